@@ -88,8 +88,8 @@ class FlowSteps(Steps):
 # `step_cache: true`: cache-dit computes the first block of each step, and reuses what the others
 # did to the picture in an earlier step if the first changed little since. The numbers are those
 # of SGLang (docs/speed.md).
-_ALWAYS = 4  # steps at the beginning of a picture
 _NUMBERS = {
+    "max_warmup_steps": 3,  # of a picture, after the first, which tells how to cache
     "Fn_compute_blocks": 1,
     "Bn_compute_blocks": 0,
     "residual_diff_threshold": 0.24,
@@ -134,50 +134,39 @@ class CachedSteps(FlowSteps):
     def tell_step(self) -> None:
         """Tell the step; after the first, begin to cache."""
         super().tell_step()
-        if self._is_first:
-            _enable(self._module, twice=self._calls == 2)
-        self._is_first = False
-
-
-def _enable(denoiser: Any, *, twice: bool) -> None:
-    """Let cache-dit compute the denoiser's blocks from its second step on."""
-    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it would print on standard output
-    cache_dit, cached = import_module("cache_dit"), denoiser
-    forget_hooked_forward(denoiser)
-    if type(denoiser).__name__ == "SD3Transformer2DModel":  # it knows the pipeline's name only
-        blocks, pattern = denoiser.transformer_blocks, cache_dit.ForwardPattern.Pattern_1
-        cached = cache_dit.BlockAdapter(
-            transformer=denoiser, blocks=blocks, forward_pattern=pattern
-        )
-    config = cache_dit.DBCacheConfig(
-        max_warmup_steps=_ALWAYS - 1, enable_separate_cfg=twice, **_NUMBERS
-    )
-    cache_dit.enable_cache(cached, cache_config=config)
-
-
-@dataclass(frozen=True, slots=True)
-class Guide:
-    """Tensors that guide the steps besides the prompt, with a row for each image."""
-
-    # Where `redrawn` is 0, the start with the step's remaining noise replaces the latents after
-    # each step, as in diffusers' inpainting pipeline with ordinary checkpoints.
-    start: torch.Tensor | None = None
-    noise: torch.Tensor | None = None
-    redrawn: torch.Tensor | None = None
-    # An inpainting UNet's further channels: the mask and what it leaves of the picture.
-    seen: torch.Tensor | None = None
+        if not self._is_first:
+            return
+        self._is_first, denoiser = False, self._module
+        os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it would print on standard output
+        cache_dit, cached = import_module("cache_dit"), denoiser
+        forget_hooked_forward(denoiser)
+        if type(denoiser).__name__ == "SD3Transformer2DModel":  # it knows the pipeline's name only
+            blocks, pattern = denoiser.transformer_blocks, cache_dit.ForwardPattern.Pattern_1
+            cached = cache_dit.BlockAdapter(
+                transformer=denoiser, blocks=blocks, forward_pattern=pattern
+            )
+        config = cache_dit.DBCacheConfig(enable_separate_cfg=self._calls == 2, **_NUMBERS)
+        cache_dit.enable_cache(cached, cache_config=config)
 
 
 @dataclass(eq=False)
 class UnetSteps(Steps):
-    """The UNet, guided by `conditions`, those of all images at each evaluation."""
+    """The UNet, guided by `conditions`, those of all images at each evaluation.
+
+    Tensors have a row for each image. Where `redrawn` is 0, `start` with the step's remaining
+    `noise` replaces the latents after each step, as in diffusers' inpainting pipeline with ordinary
+    checkpoints. `seen` are an inpainting UNet's further channels.
+    """
 
     denoising: Denoising
     request: ImageRequest
     sampler: PreparedSampler
     conditions: Sequence[Sequence[Conditions]]
-    guide: Guide
     hints: Sequence[Hint]
+    start: torch.Tensor | None
+    noise: torch.Tensor
+    redrawn: torch.Tensor | None
+    seen: torch.Tensor | None  # the mask and what it leaves of the picture
     _evaluation: int = 0
 
     def __post_init__(self) -> None:
@@ -229,8 +218,8 @@ class UnetSteps(Steps):
             if residuals:
                 named["down_block_additional_residuals"] = residuals[:-1]
                 named["mid_block_additional_residual"] = residuals[-1]
-        if self.guide.seen is not None:
-            seen = torch.cat([self.guide.seen] * (len(latents) // len(self.guide.seen)))
+        if self.seen is not None:
+            seen = torch.cat([self.seen] * (len(latents) // len(self.seen)))
             noisy = torch.cat([latents, seen], dim=1).to(dtype)
         (predicted,) = super().__call__(
             noisy,
@@ -251,32 +240,27 @@ class UnetSteps(Steps):
         """Return the latents outside the mask reset, and the prompts of the next evaluation."""
         self.tell_step()
         self._evaluation = step + 1
-        changed = {"latents": self._with_start(kept["latents"])}
+        latents = kept["latents"]
+        # False between the two evaluations of a step of second-order samplers.
+        at_full_step = getattr(self.sampler, "state_in_first_order", True)
+        if self.redrawn is not None and at_full_step:
+            assert self.start is not None
+            start, following = self.start, self.sampler.timesteps[step + 1 : step + 2]
+            if len(following):
+                start = self.sampler.add_noise(start, self.noise, following)
+            latents = self.redrawn * latents + (1 - self.redrawn) * start
+        changed = {"latents": latents}
         if self._evaluation < len(self.conditions):
             set_guidance_scale(pipeline, self._guidance_scale())
-            following = self.conditions[self._evaluation]
+            conditions = self.conditions[self._evaluation]
             guided = self._is_guided() and not self._embeds_guidance
-            rows = [condition.negative for condition in following] if guided else []
-            encoded = joined([*rows, *(condition.positive for condition in following)])
+            rows = [condition.negative for condition in conditions] if guided else []
+            encoded = joined([*rows, *(condition.positive for condition in conditions)])
             changed["prompt_embeds"] = encoded.states
             if encoded.pooled is not None:
                 changed["add_text_embeds"] = encoded.pooled
                 changed["add_time_ids"] = kept["add_time_ids"][:1].repeat(len(encoded.pooled), 1)
         return changed
-
-    def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return latents that outside the mask are the start image's, noisy as the next step."""
-        guide, done = self.guide, self._evaluation
-        # False between the two evaluations of a step of second-order samplers.
-        at_full_step = getattr(self.sampler, "state_in_first_order", True)
-        if guide.redrawn is None or not at_full_step:
-            return latents
-        assert guide.start is not None and guide.noise is not None
-        following = self.sampler.timesteps[done : done + 1]
-        start = guide.start
-        if len(following):
-            start = self.sampler.add_noise(start, guide.noise, following)
-        return guide.redrawn * latents + (1 - guide.redrawn) * start
 
     def _share(self) -> float:
         return self._evaluation / len(self.conditions)

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from picowatch.engine.drawing.callbacks import Guide, UnetSteps
-from picowatch.engine.drawing.canvas import Canvas
+from picowatch.engine.drawing.callbacks import UnetSteps
 from picowatch.engine.drawing.control import hints_of
 from picowatch.engine.drawing.draw import Denoising, Group, Prompted
 from picowatch.engine.drawing.latents import LATENT, decode, encode, noise_of, resized
@@ -69,7 +68,11 @@ class UnetDenoising(Denoising):
             self.loaded.row.key,
         )
         hints, maps = hints_of(group, sampling, self.loaded.parts.controlnets, self.job)
-        start = self._start_latents(group) if first.redraws_a_part or not before else None
+        start = None  # all images of a batch have one, or none has
+        if first.redraws_a_part or not before:
+            pictures = (canvas.picture for canvas in group.canvases if canvas)
+            encoded = [encode(self.loaded.vae, picture, device) for picture in pictures]
+            start = torch.cat(encoded) if encoded else None
         # As in diffusers' inpainting pipelines, at full strength masked areas begin with noise.
         visible = None if first.redraws_a_part and first.denoising_strength == 1 else start
         begin = self._enlarged(before, first, sampling.size) if before else visible
@@ -80,14 +83,9 @@ class UnetDenoising(Denoising):
             latents = noise * sampler.scheduler.init_noise_sigma
         else:
             latents = sampler.add_noise(begin, noise, sampler.timesteps[:1])
-        steps = UnetSteps(
-            self,
-            request=first,
-            sampler=sampler,
-            conditions=[*zip(*(each[bool(before)] for each in group.conditions), strict=True)],
-            guide=self._guide(group, start, noise, sampling),
-            hints=hints,
-        )
+        conditions = [*zip(*(each[bool(before)] for each in group.conditions), strict=True)]
+        redrawn, seen = self._masks(group, noise, sampling)
+        steps = UnetSteps(self, first, sampler, conditions, hints, start, noise, redrawn, seen)
         result = self.loaded.parts.pipeline(unet=steps, scheduler=sampler)(
             **steps.inputs(),
             width=sampling.size[0],
@@ -106,12 +104,6 @@ class UnetDenoising(Denoising):
             for picture, denoised in zip(pictures, results, strict=True)
         ]
 
-    def _start_latents(self, group: Group) -> torch.Tensor | None:
-        """Return the start images' latents; all images of a batch have one, or none has."""
-        starts = [each.picture for each in group.canvases if each]
-        encoded = [encode(self.loaded.vae, each, self.job.device) for each in starts]
-        return torch.cat(encoded) if encoded else None
-
     def _enlarged(
         self, before: list[Any], request: ImageRequest, size: tuple[int, int]
     ) -> torch.Tensor:
@@ -127,10 +119,10 @@ class UnetDenoising(Denoising):
         larger = (resized(picture, upscaler, size) for picture in before)
         return torch.cat([encode(vae, picture, self.job.device) for picture in larger])
 
-    def _guide(
-        self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, sampling: Sampling
-    ) -> Guide:
-        """Return the parts of start images that steps keep, or an inpainting UNet's inputs."""
+    def _masks(
+        self, group: Group, noise: torch.Tensor, sampling: Sampling
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the parts of start images that are redrawn, or an inpainting UNet's inputs."""
         masks = [np.asarray(each.redrawn) for each in group.canvases if each and each.redrawn]
         redrawn = None
         if masks:
@@ -138,18 +130,16 @@ class UnetDenoising(Denoising):
             grey = torch.from_numpy(np.stack(masks)).to(self.job.device).float()[:, None] / 255
             redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
         if self.loaded.denoiser.config.in_channels != INPAINTING_CHANNELS:
-            return Guide(start, noise, redrawn)
-        kept = torch.cat([self._kept_latents(canvas, sampling) for canvas in group.canvases])
+            return redrawn, None
+        kept = []
+        for canvas in group.canvases:
+            seen = np.full((*reversed(sampling.size), 3), 127.5, np.float32)
+            if canvas and canvas.redrawn:  # its area is mid-grey
+                masked = np.asarray(canvas.redrawn)[:, :, None] > 0
+                seen = np.where(masked, seen, np.asarray(canvas.picture))
+            kept.append(encode(self.loaded.vae, seen, self.job.device))
         shown = torch.ones_like(noise[:, :1]) if redrawn is None else redrawn
-        return Guide(seen=torch.cat([shown, kept], dim=1))
-
-    def _kept_latents(self, canvas: Canvas | None, sampling: Sampling) -> torch.Tensor:
-        """Encode a start image for an inpainting UNet, with the masked area in mid-grey."""
-        seen = np.full((*reversed(sampling.size), 3), 127.5, np.float32)
-        if canvas and canvas.redrawn:
-            masked = np.asarray(canvas.redrawn)[:, :, None] > 0
-            seen = np.where(masked, seen, np.asarray(canvas.picture))
-        return encode(self.loaded.vae, seen, self.job.device)
+        return None, torch.cat([shown, torch.cat(kept)], dim=1)
 
 
 def _rows(latents: torch.Tensor, maps: Sequence[tuple[RgbPicture, ...]]) -> list[Denoised]:
