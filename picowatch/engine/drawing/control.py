@@ -89,19 +89,12 @@ class Hint:
         return found
 
 
-def residuals_of(
-    hints: Sequence[Hint],
-    share: float,
-    latents: torch.Tensor,
-    timestep: torch.Tensor,
-    states: torch.Tensor,
-    added: Added,
-) -> Residuals | None:
+def residuals_of(hints: Sequence[Hint], share: float, *given: Any) -> Residuals | None:
     """Return the sum for all hints that act at this share of the steps, None if none does."""
     total: Residuals | None = None
     for hint in hints:
         if hint.use.start <= share <= hint.use.end and hint.use.weight > 0:
-            found = hint.residuals(latents, timestep, states, added)
+            found = hint.residuals(*given)
             total = tuple(map(torch.add, total, found)) if total else found
     return total
 
@@ -174,7 +167,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
     config = {key: value for key, value in like.config.items() if not key.startswith("_")}
     # The latents of an inpainting UNet have more channels.
     config |= {"in_channels": LATENT_CHANNELS, **_layers(tensors, unet.config), **own}
-    if _TASKS in tensors:  # and a transformer joins the maps of a union's tasks
+    if _TASKS in tensors:  # a union's, whose maps a transformer joins
         layers = {name.split(".")[1] for name in tensors if name.startswith("transformer_layes.")}
         config |= {
             "num_control_type": tensors[_TASKS].shape[0],
