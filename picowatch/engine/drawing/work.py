@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -59,22 +59,19 @@ class Drawn(NamedTuple):
         )
 
 
+@dataclass(eq=False)
 class Work:
     """The requests of a batch, and the `pictures` that its passes gave, None before the first."""
 
-    def __init__(
-        self,
-        requests: Sequence[ImageRequest],
-        on_progress: protocol.OnProgress,
-        interrupted: Interrupted,
-    ) -> None:
-        self.requests = list(requests)
-        self.pictures: list[Drawn | None] = [None] * len(requests)
-        self.has_masks = False  # those that words find
+    requests: Sequence[ImageRequest]
+    _on_progress: protocol.OnProgress
+    interrupted: Interrupted
+    has_masks: bool = False  # those that words find
+
+    def __post_init__(self) -> None:
+        self.pictures: list[Drawn | None] = [None] * len(self.requests)
         self.timings: dict[str, float] = {}  # seconds by phase of what is done for all images
-        self.own: list[dict[str, float]] = [{} for _ in requests]  # … for each image
-        self.interrupted = interrupted
-        self._on_progress = on_progress
+        self.own: list[dict[str, float]] = [{} for _ in self.requests]  # … for each image
         self._now = protocol.Progress("draw", 0, 0)
 
     def picture(self, at: int) -> Drawn:
