@@ -112,16 +112,7 @@ def main(
     options: protocol.EngineOptions,
     make_renderer: protocol.MakeRenderer,
 ) -> None:
-    """Serve the daemon at the other end of the pipe."""
-    _stand_alone(stderr)
-    _end_with_daemon()
-    if options.debug:
-        log.setLevel(logging.DEBUG)
-    serve(connection, lambda: interrupted.value, partial(make_renderer, options))
-
-
-def _stand_alone(stderr: Connection) -> None:
-    """Leave the daemon's terminal, signals, standard streams and import path."""
+    """Serve the daemon at the other end of the pipe, without its terminal, signals and streams."""
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
     os.setsid()  # keeps Ctrl-C for the daemon, and lets what this starts be ended with it
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -134,6 +125,10 @@ def _stand_alone(stderr: Connection) -> None:
     here = os.path.realpath(os.curdir)
     kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
     sys.path[:] = [*kept, str(Path(__file__).parents[2])]
+    _end_with_daemon()
+    if options.debug:
+        log.setLevel(logging.DEBUG)
+    serve(connection, lambda: interrupted.value, partial(make_renderer, options))
 
 
 def _end_with_daemon() -> None:
