@@ -154,13 +154,12 @@ LATENT: dict[str, dict[str, Any]] = {
     "Latent (antialiased)": {"mode": "bilinear", "antialias": True},
     "Latent (bicubic antialiased)": {"mode": "bicubic", "antialias": True},
 }
-# A1111's names for resizing pixels for the second pass without a model.
-_RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
 
 def resized(picture: Image.Image, upscaler: str, size: tuple[int, int]) -> Image.Image:
-    """Return a picture in this size; by Lanczos where a model has enlarged it before."""
-    return picture.resize(size, _RESAMPLING.get(upscaler, Image.Resampling.LANCZOS))
+    """Return a picture in this size; but for A1111's "Nearest" by Lanczos, also after a model."""
+    by = Image.Resampling
+    return picture.resize(size, by.NEAREST if upscaler == "Nearest" else by.LANCZOS)
 
 
 # The factors of each latent channel for red, green and blue, from -1 to 1, and three constants, by
