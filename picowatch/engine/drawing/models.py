@@ -1,7 +1,6 @@
 """Reads and keeps models: checkpoints, and networks that do not draw."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -42,7 +41,7 @@ class Checkpoints:
 
     def sizes(self, request: ImageRequest) -> Sizes:
         """Return the size of this image's checkpoint in memory; ControlNets count as denoiser."""
-        sizes = self._sizes(*_key(request)[1:])
+        sizes = self._sizes(*key_of(request)[1:])
         size = sum(self._controlnet_bytes(*file) for file in _controlnets(request))
         return replace(sizes, denoiser=sizes.denoiser + size)
 
@@ -70,7 +69,7 @@ class Checkpoints:
 
     def held(self, request: ImageRequest, place: WeightLocation) -> Loaded | None:
         """Return the image's checkpoint if it is in memory at this place with all it needs."""
-        loaded: Loaded | None = self._kept.get(_key(request))
+        loaded: Loaded | None = self._kept.get(key_of(request))
         if loaded is None:
             return None
         parts = loaded.parts
@@ -80,7 +79,7 @@ class Checkpoints:
 
     def load(self, request: ImageRequest, place: WeightLocation) -> Loaded:
         """Load the image's checkpoint, after releasing others to make room."""
-        loaded: Loaded | None = self._kept.drop(_key(request))
+        loaded: Loaded | None = self._kept.drop(key_of(request))
         needed = {"vae"}
         if place != "device":  # memory is short
             self._kept.keep_only(())
@@ -90,7 +89,7 @@ class Checkpoints:
             self._kept.make_room(self.sizes(request).total + WORKING_BYTES)
             with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
                 device = self._target.device
-                loaded = Loaded(model, self._verified, device, place, self._kept, _key(request))
+                loaded = Loaded(model, self._verified, device, place, self._kept, key_of(request))
             # Where parts take turns, the denoiser comes when it is needed.
             later = loaded.parts.denoiser_names if place == "turns" else ()
             needed = {*loaded.parts.by_name}.difference(later)
@@ -103,23 +102,19 @@ class Checkpoints:
         self._read_controlnets(request, loaded)
         parts.set_up()
         sizes, rung = self.sizes(request), Rung(place=place)
-        self._kept.put(_key(request), loaded, sizes.on_device(rung) or 1, sizes.in_main(rung))
+        self._kept.put(key_of(request), loaded, sizes.on_device(rung) or 1, sizes.in_main(rung))
         return loaded
-
-    def in_use(self, request: ImageRequest) -> AbstractContextManager[None]:
-        """Keep this image's checkpoint while it draws: networks that help need room, too."""
-        return self._kept.pinned(_key(request))
 
     def make_room(self, request: ImageRequest, peak: int) -> None:
         """Release what is used least until a batch has room for its peak on the device."""
-        loaded: Loaded | None = self._kept.get(_key(request))
+        loaded: Loaded | None = self._kept.get(key_of(request))
         held = self.sizes(request).total if loaded and loaded.parts.place == "device" else 0
-        self._kept.make_room(peak - held, keep={_key(request)})
+        self._kept.make_room(peak - held, keep={key_of(request)})
 
     def forget_others(self, request: ImageRequest) -> bool:
         """Release all but this image's checkpoint and ControlNets; return whether any was."""
-        others = self._kept.keep_only({_key(request)})
-        kept: Loaded | None = self._kept.get(_key(request))
+        others = self._kept.keep_only({key_of(request)})
+        kept: Loaded | None = self._kept.get(key_of(request))
         held = kept.parts.controlnets if kept else {}
         unused = held.keys() - _controlnets(request)
         for file in unused:
@@ -164,7 +159,8 @@ class Checkpoints:
                 held[file] = load_controlnet(model, loaded.denoiser, target, device)
 
 
-def _key(request: ImageRequest) -> tuple[str, str, str, str]:
+def key_of(request: ImageRequest) -> tuple[str, str, str, str]:
+    """Return the key under which an image's checkpoint is kept."""
     return "checkpoint", request.checkpoint, request.checkpoint_hash, request.quantize
 
 
@@ -206,15 +202,8 @@ class Networks:
         self._verified, self._target, self._kept = verified, target, kept
         self._host = replace(target, device=torch.device("cpu"), flow_dtype=torch.float32)
         self.bytes_of = cache(self._bytes_of)
-        self.finders_beside = True  # on the device, beside a checkpoint; otherwise in main memory
-
-    def place_finders(self, beside: bool) -> None:
-        """Keep finders on the device from now on, or in main memory."""
-        if beside != self.finders_beside:
-            for key in self._kept.keys("segmentation"):
-                self._kept.drop(key)
-            self._kept.give_back()
-        self.finders_beside = beside
+        # Whether finders are read to the device, beside a checkpoint, or to main memory.
+        self.finders_beside = True
 
     def use(self, kind: Kind, name: str, sha256: str, compute: Callable[[Any, int], T]) -> T:
         """Return what `compute` gives with a network, and how often it is to halve its sides.

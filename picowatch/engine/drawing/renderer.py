@@ -16,7 +16,7 @@ from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hi
 from picowatch.engine.drawing.flow import EditDenoising, FlowDenoising
 from picowatch.engine.drawing.found import Details, Masks
 from picowatch.engine.drawing.latents import Previewer
-from picowatch.engine.drawing.models import Checkpoints, Networks
+from picowatch.engine.drawing.models import Checkpoints, Networks, key_of
 from picowatch.engine.drawing.unet import UnetDenoising, seamless
 from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.failures import SMALLER, out_of_memory
@@ -124,7 +124,8 @@ class Renderer:
         if size and first.draws:
             sizes, images = self._checkpoints.sizes(first), len(work.requests)
             rung = next(self._ladder.rungs(first, sizes, images))
-            self._networks.place_finders(self._ladder.leaves_room(rung, first, sizes, images, size))
+            has_room = self._ladder.leaves_room(rung, first, sizes, images, size)
+            self._networks.finders_beside = has_room
 
     def _find(self, work: _Batch) -> None:
         """Find masks before the pictures are drawn, details afterwards."""
@@ -148,7 +149,7 @@ class Renderer:
         """Enlarge what the first run of hires drew, if anything was drawn."""
         if drawing := work.drawing:
             first = drawing.requests[0]
-            with self._algorithms(exact=first.exact), self._checkpoints.in_use(first):
+            with self._algorithms(exact=first.exact), self._kept.pinned(key_of(first)):
                 drawing.enlarge(partial(enlarged_for_hires, self._networks, first, work))
 
     def _draw_details(self, work: _Batch) -> None:
@@ -212,7 +213,8 @@ class Renderer:
         )
         sizes = self._checkpoints.sizes(first)
         most = self._ladder.at_once(rung, first, sizes) if drawing.are_details else 0
-        exact, in_use = self._algorithms(exact=first.exact), self._checkpoints.in_use(first)
+        # Networks that help to draw need room, too, but not that of this checkpoint.
+        exact, in_use = self._algorithms(exact=first.exact), self._kept.pinned(key_of(first))
         with exact, in_use, _denoising_with(loaded, job, first) as denoising:
             drawing.encode(denoising)
             drawing.run(denoising, number, most)
