@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
-from PIL import Image, ImageChops
+from PIL import ImageChops
 
 from picowatch.engine.colours import bands, deep_in_srgb, resized
 from picowatch.engine.drawing.canvas import decoded
@@ -12,14 +13,9 @@ from picowatch.engine.drawing.work import Drawn, Interrupted, Work, timed
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnProgress, RenderedImage
 from picowatch.files import decoding
 from picowatch.recipe.converters import SAME
-from picowatch.recipe.passes import PassKind
 from picowatch.recipe.request import ImageRequest
 
-_PHASE: PassKind = "resize"
 _NO_EFFECT = "colour: same had no effect, because"
-_OTHER_SIZE = f"{_NO_EFFECT} the picture has another size than the photo."
-_TRANSPARENT = f"{_NO_EFFECT} the photo is transparent."
-_ONE_WAY = f"{_NO_EFFECT} nothing can be written in the colours of the photo's profile."
 
 
 class CopyRenderer:
@@ -34,9 +30,9 @@ class CopyRenderer:
         """Yield the copies in the batch's order, without keeping any of them."""
         work = Work(batch, on_progress, interrupted)
         for at, request in enumerate(batch):
-            work.begin(_PHASE, len(batch), at)
+            work.begin("resize", len(batch), at)
             # Reading is most of the work. Where nothing is resized, it counts as writing.
-            with timed(work.own[at] if request.resize_to else {}, _PHASE):
+            with timed(work.own[at] if request.resize_to else {}, "resize"):
                 work.pictures[at] = given_picture(request, self._start_images)
                 _resize(work, at)
             work.step()
@@ -61,7 +57,7 @@ def _in_srgb(content: bytes) -> decoding.Original:
 
 def resize(work: Work, at: int) -> None:
     """Resize a picture as a pass."""
-    work.begin(_PHASE, len(work.requests), at)
+    work.begin("resize", len(work.requests), at)
     _resize(work, at)
     work.step()
 
@@ -72,24 +68,20 @@ def _resize(work: Work, at: int) -> None:
         work.pictures[at] = drawn._replace(original=resized(drawn.original, wanted))
 
 
-def keep_colours(work: Work, start_images: Path | None) -> None:
-    """Give the photos of a batch that are drawn in part their own bits and colours again.
+def in_own_colours(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Drawn:
+    """Return a photo that was drawn in part with its own bits and colours, if it keeps these.
 
     A pixel that is as it was is the photo's own. The others have 8 bits, in the photo's colours.
     """
-    for at, request in enumerate(work.requests):
-        if request.colour == SAME and request.leaves_a_part:
-            work.pictures[at] = _kept(work.picture(at), request, start_images)
-
-
-def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Drawn:
+    if request.colour != SAME or not request.leaves_a_part:
+        return drawn
     named = start_images, request.image_hash, request.image
     photo = decoded(decoding.decode_original, *named)
     picture, low, profile = photo
     if picture.mode == "RGBA":
-        return drawn.warned(_TRANSPARENT)
+        return drawn.warned(f"{_NO_EFFECT} the photo is transparent.")
     if picture.size != drawn.picture.size:
-        return drawn.warned(_OTHER_SIZE)
+        return drawn.warned(f"{_NO_EFFECT} the picture has another size than the photo.")
     if not low and not profile:
         return drawn
     if request.only_details:
@@ -100,13 +92,10 @@ def _kept(drawn: Drawn, request: ImageRequest, start_images: Path | None) -> Dra
         box = 0, top, picture.width, bottom
         shown = drawn.picture.crop(box).convert("RGB")
         if not (new := decoding.in_profile(shown, profile)):
-            return drawn.warned(_ONE_WAY)
-        changed = _where(ImageChops.difference(before.crop(box), shown))
+            why = "nothing can be written in the colours of the photo's profile"
+            return drawn.warned(f"{_NO_EFFECT} {why}.")
+        change = ImageChops.difference(before.crop(box), shown)
+        planes = change.point(lambda level: 255 if level else 0).split()
+        changed = reduce(ImageChops.lighter, planes)  # white where any colour is another
         photo.paste(decoding.Original(new, new), (0, top), changed)  # of 257 * n both bytes are n
     return drawn._replace(original=photo)
-
-
-def _where(change: Image.Image) -> Image.Image:
-    """Return white where any colour is not black."""
-    red, green, blue = change.point(lambda level: 255 if level else 0).split()
-    return ImageChops.lighter(ImageChops.lighter(red, green), blue)

@@ -24,6 +24,12 @@ from picowatch.files.decoding import Original
 from picowatch.recipe.passes import PassKind, Sampling, samplings
 from picowatch.recipe.request import ControlUse, ImageRequest
 
+# Small pictures on a CPU: a part of the batch on each core. Their layers are too small to be split
+# among threads, which would wait for each other, and for other programs, some thousand times a
+# second. So every core renders some of the pictures by itself (benchmarks/RESULTS.md). A single
+# picture of this many pixels has layers that are worth splitting.
+_SPLIT_PIXELS = 384 * 384
+
 R = TypeVar("R")
 # Returns the start image and mask of an image in another size, None without any.
 CanvasOf = Callable[[ImageRequest, tuple[int, int]], Canvas | None]
@@ -59,14 +65,13 @@ class Group(NamedTuple):
     canvases: list[Canvas | None]
 
 
+@dataclass(eq=False)
 class Denoising(ABC):
     """How a kind of family encodes prompts, runs a sampler and decodes."""
 
+    loaded: Loaded
+    job: Job
     parts = 1  # the most of a group that are drawn at once, each by a core of its own
-
-    def __init__(self, loaded: Loaded, job: Job) -> None:
-        self.loaded = loaded
-        self.job = job
 
     @abstractmethod
     def encode(self, request: ImageRequest) -> Prompted:
@@ -98,9 +103,9 @@ class Drawing:
         self.requested = self.requests = list(requests)  # the second smaller where memory is short
         self.rung: Rung | None = None  # on which the last run worked
         self._prompted: dict[int, Prompted] = {}
-        self._results: dict[tuple[int, int], tuple[Any, Canvas | None]] = {}  # by image and run
+        self._results: tuple[dict[int, tuple[Any, Canvas | None]], ...] = {}, {}  # of each run
         self._sizes: dict[int, int] = {}  # of groups, by image
-        self._pictures: dict[tuple[int, int], Drawn] = {}
+        self._pictures: dict[int, Drawn] = {}  # of the latest run
 
     @property
     def last_run(self) -> int:
@@ -118,22 +123,21 @@ class Drawing:
         if requests == self.requests:
             return
         self.requests = requests
-        self._results = {key: found for key, found in self._results.items() if key[1] < number}
-        self._pictures = {key: made for key, made in self._pictures.items() if key[1] < number}
+        self._pictures.clear()
+        for results in self._results[number:]:
+            results.clear()
         if not number:
             self._prompted.clear()  # edits are seen in the size of drawing
-
-    def encode(self, denoising: Denoising) -> None:
-        with timed(denoising.job.work.timings, self._phase("encode")):
-            for at, request in enumerate(self.requests):
-                if at not in self._prompted:
-                    self._prompted[at] = denoising.encode(request)
 
     def run(self, denoising: Denoising, number: int, most: int) -> None:
         """Run the sampler for images without a result, in groups of at most so many, 0 for any."""
         work = denoising.job.work
+        with timed(work.timings, self._phase("encode")):
+            for at, request in enumerate(self.requests):
+                if at not in self._prompted:
+                    self._prompted[at] = denoising.encode(request)
         groups = self._groups(denoising.job.alone, most)
-        rests = ([at for at in group if (at, number) not in self._results] for group in groups)
+        rests = ([at for at in group if at not in self._results[number]] for group in groups)
         left = [rest for rest in rests if rest]
         steps = max(1, denoising.steps(samplings(self.requests[0])[number]))
         kind: PassKind = "detail" if self.are_details else "hires" if number else "draw"
@@ -142,25 +146,25 @@ class Drawing:
             for group in left:
                 results = self._in_parts(denoising, group, partial(self._results_of, number))
                 for at, result in zip(group, results, strict=True):
-                    self._results[at, number], self._sizes[at] = result, len(group)
+                    self._results[number][at], self._sizes[at] = result, len(group)
 
     def enlarge(self, enlarge: Callable[[list[Image.Image]], list[Image.Image]]) -> None:
         """Replace the results of the first run by larger pictures."""
-        keys = sorted(self._pictures)
-        larger = enlarge([self._pictures.pop(key).picture for key in keys])
-        for key, picture in zip(keys, larger, strict=True):
-            self._results[key] = picture, self._results[key][1]
+        images, first = sorted(self._pictures), self._results[0]
+        larger = enlarge([self._pictures.pop(at).picture for at in images])
+        for at, picture in zip(images, larger, strict=True):
+            first[at] = picture, first[at][1]
 
     def decoded(self, denoising: Denoising, number: int) -> list[Drawn]:
         is_last = number == self.last_run
         with timed(denoising.job.work.timings, self._phase("decode" if is_last else "hires")):
             for group in self._groups(denoising.job.alone, 0):
-                if left := [at for at in group if (at, number) not in self._pictures]:
+                if left := [at for at in group if at not in self._pictures]:
                     pictures = self._in_parts(denoising, left, partial(self._pictures_of, number))
                     for at, drawn in zip(left, pictures, strict=True):
-                        self._pictures[at, number] = drawn
+                        self._pictures[at] = drawn
         return [
-            self._pictures[at, number]._replace(
+            self._pictures[at]._replace(
                 chunks=prompted.chunks, batch_size=self._sizes[at], warnings=prompted.warnings
             )
             for at, prompted in sorted(self._prompted.items())
@@ -185,14 +189,14 @@ class Drawing:
         sampling = samplings(requests[0])[number]
         canvases = [denoising.job.canvas_of(request, sampling.size) for request in requests]
         conditions = [self._prompted[at].conditions for at in images]
-        before = [self._results[at, number - 1][0] for at in images] if number else []
+        before = [self._results[number - 1][at][0] for at in images] if number else []
         found = denoising.run(Group(requests, conditions, canvases), sampling, before)
         return [*zip(found, canvases, strict=True)]
 
     @torch.inference_mode()
     def _pictures_of(self, number: int, denoising: Denoising, images: list[int]) -> list[Drawn]:
         """Return a run's pictures of a group; those of the last are over their start images."""
-        found = [self._results[at, number] for at in images]
+        found = [self._results[number][at] for at in images]
         pictures = denoising.decode([result for result, _ in found])
         if number != self.last_run:
             return pictures
@@ -207,43 +211,30 @@ class Drawing:
         images: list[int],
         compute: Callable[[Denoising, list[int]], list[R]],
     ) -> list[R]:
-        """Compute a part of the images on each core, but on all a large image that is not exact."""
+        """Compute a part of the images on each core, but on all a large image that is not exact.
+
+        The parts are equal because a picture's last bit may depend on the number of pictures in its
+        part, and must not depend on its position: the last part is filled up with images that are
+        drawn for nothing. Only the first part reports steps, previews and timings.
+        """
         width, height = samplings(self.requests[images[0]])[-1].size
         is_large = width * height >= _SPLIT_PIXELS and not self.requests[0].exact
         if denoising.parts == 1 or (is_large and len(images) == 1):
             return compute(denoising, images)
-        return _by_each_core(denoising, images, compute)
-
-
-# Small pictures on a CPU: a part of the batch on each core. Their layers are too small to be split
-# among threads, which would wait for each other, and for other programs, some thousand times a
-# second. So every core renders some of the pictures by itself (benchmarks/RESULTS.md). A single
-# picture of this many pixels has layers that are worth splitting.
-_SPLIT_PIXELS = 384 * 384
-
-
-def _by_each_core(
-    denoising: Denoising, images: list[int], compute: Callable[[Denoising, list[int]], list[R]]
-) -> list[R]:
-    """Compute equal parts of the images at once, at most a part per core, each in a thread.
-
-    The parts are equal because a picture's last bit may depend on the number of pictures in its
-    part, and must not depend on its position: the last part is filled up with images that are drawn
-    for nothing. Only the first part reports steps, previews and timings.
-    """
-    size = -(-len(images) // denoising.parts)
-    parts = -(-len(images) // size)
-    filled = [*images, *[images[-1]] * (parts * size - len(images))]
-    untold = Work((), lambda _: None, denoising.job.work.interrupted)
-    silent = replace(denoising.job, previewer=Previewer(unseen), work=untold)
-    others = type(denoising)(denoising.loaded, silent)
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            computed = [
-                pool.submit(compute, others if begin else denoising, filled[begin : begin + size])
-                for begin in range(0, len(filled), size)
-            ]
-    finally:
-        torch.set_num_threads(threads)  # MKL has the same number for all threads
-    return [found for future in computed for found in future.result()][: len(images)]
+        size = -(-len(images) // denoising.parts)
+        parts = -(-len(images) // size)
+        filled = [*images, *[images[-1]] * (parts * size - len(images))]
+        untold = Work((), lambda _: None, denoising.job.work.interrupted)
+        silent = replace(denoising.job, previewer=Previewer(unseen), work=untold)
+        others, threads = type(denoising)(denoising.loaded, silent), torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(parts, "", torch.set_num_threads, (1,)) as pool:
+                computed = [
+                    pool.submit(
+                        compute, others if begin else denoising, filled[begin : begin + size]
+                    )
+                    for begin in range(0, len(filled), size)
+                ]
+        finally:
+            torch.set_num_threads(threads)  # MKL has the same number for all threads
+        return [found for future in computed for found in future.result()][: len(images)]

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.drawing.callbacks import need_cache_dit
 from picowatch.engine.drawing.canvas import picture_warnings
-from picowatch.engine.drawing.copies import given_picture, keep_colours, resize
+from picowatch.engine.drawing.copies import given_picture, in_own_colours, resize
 from picowatch.engine.drawing.draw import Denoising, Drawing, Job
 from picowatch.engine.drawing.finishing import cut_out, enlarge, enlarged_for_hires
 from picowatch.engine.drawing.flow import EditDenoising, FlowDenoising
@@ -41,12 +40,8 @@ from picowatch.recipe.request import ImageRequest
 
 
 class _Batch(Work):
-    """A batch with what the sampler gave before it is decoded, and what was found of details."""
-
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.drawing: Drawing | None = None
-        self.details: list[Details] = []
+    drawing: Drawing | None = None  # what the sampler gave before it is decoded
+    details: tuple[Details, ...] = ()  # what each entry of `detail` found so far
 
 
 class Renderer:
@@ -106,9 +101,16 @@ class Renderer:
                 pass
             done = self._passes[kind](work) or every
             if kind in DRAWING and not {*DRAWING}.intersection(kinds[number:]):
-                keep_colours(work, self._start_images)
+                for at, request in enumerate(batch):
+                    work.pictures[at] = in_own_colours(
+                        work.picture(at), request, self._start_images
+                    )
         for at in done:
-            yield self._rendered(work, at)
+            yield (
+                self._masks.told(batch[at], work.picture(at))
+                .warned(*picture_warnings(self._start_images, batch[at]))
+                .as_rendered(self._target.name, work.timings_of(at), held_memory())
+            )
             work.pictures[at] = None
 
     def _begin(self, work: _Batch) -> None:
@@ -133,7 +135,7 @@ class Renderer:
             if work.requests[0].found_mask and not work.has_masks:
                 self._masks.search(work)
             else:
-                work.details.append(Details(len(work.details)))
+                work.details = (*work.details, Details(len(work.details)))
                 work.details[-1].find(self._networks, work)
 
     def _sample(self, work: _Batch, number: int) -> None:
@@ -216,7 +218,6 @@ class Renderer:
         # Networks that help to draw need room, too, but not that of this checkpoint.
         exact, in_use = self._algorithms(exact=first.exact), self._kept.pinned(key_of(first))
         with exact, in_use, _denoising_with(loaded, job, first) as denoising:
-            drawing.encode(denoising)
             drawing.run(denoising, number, most)
             is_last = number == drawing.last_run
             # A model enlarges the pictures of the first run for the second.
@@ -239,13 +240,6 @@ class Renderer:
             )
             for picture in drawn
         ]
-
-    def _rendered(self, work: Work, at: int) -> RenderedImage:
-        """Return a finished picture as the daemon gets it."""
-        request = work.requests[at]
-        drawn = self._masks.told(request, work.picture(at))
-        drawn = drawn.warned(*picture_warnings(self._start_images, request))
-        return drawn.as_rendered(self._target.name, work.timings_of(at), held_memory())
 
     def _give_back(self) -> None:
         """Return the memory of graphs and of what was forgotten to the device."""
