@@ -38,7 +38,7 @@ class EngineOptions:
     preview_seconds: float = 0  # at least, from preview to preview; 0 means never
     ordinal: int = 0  # this engine's number
     engines: int = 1  # of this machine, which share its GPUs or cores
-    debug: bool = False  # the engine sends notes
+    debug: bool = False  # the engine sends lines for the log
 
 
 def cache_folder() -> Path | None:
@@ -74,13 +74,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A message from the engine: a line for the daemon's log, at debug level."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +160,7 @@ def go_on() -> bool:
 
 
 # The message to the engine: images to render together. It replies with Progress, previews and
-# notes, and with an Outcome at the end.
+# texts, which are lines for the daemon's log at debug level, and with an Outcome at the end.
 Batch = tuple[ImageRequest, ...]
 
 
@@ -184,7 +177,7 @@ class Finished:
 # How a batch ended. After EngineDied the process ends.
 Outcome = Finished | PicowatchError
 # A batch's pictures come one by one, in its order.
-FromEngine = Ready | Progress | Note | RgbPicture | RenderedImage | Outcome
+FromEngine = Ready | Progress | str | RgbPicture | RenderedImage | Outcome
 
 
 class BatchRenderer(Protocol):

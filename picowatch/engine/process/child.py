@@ -51,8 +51,8 @@ class RemoteEngine(protocol.Engine, ABC):
                 match report:
                     case protocol.Progress():
                         on_progress(report)
-                    case protocol.Note(text=text):
-                        log.debug("%s", text)
+                    case str():
+                        log.debug("%s", report)
                     case protocol.RgbPicture():
                         on_preview(report)
                     case protocol.RenderedImage():

@@ -208,7 +208,7 @@ class _Notes(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._send(protocol.Note(record.getMessage()))
+        self._send(record.getMessage())
 
 
 def _explained(error: Exception) -> PicowatchError:
