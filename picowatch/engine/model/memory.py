@@ -123,8 +123,7 @@ class MemoryLadder:
     def rungs(self, request: ImageRequest, sizes: Sizes, images: int = 1) -> Iterator[Rung]:
         """Yield the rungs to try in turn. RenderFailed if all are too small for the weights."""
         room, pixels = self._room(), _drawn_pixels(request, sizes.references)
-        ladder = _possible(sizes, room)
-        fit = _fitting(ladder, sizes, room, pixels, images)
+        ladder, fit = _possible(sizes, room, pixels, images)
         if self._setting == "full":
             ladder = [FULL, *(rung for rung in ladder if rung != FULL)]
         elif not ladder or not (fit or room.card is None or LAYERS in ladder):
@@ -174,12 +173,14 @@ class MemoryLadder:
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
 
-def _possible(sizes: Sizes, room: Room) -> list[Rung]:
-    """Return the rungs on which the weights have room."""
+def _possible(sizes: Sizes, room: Room, pixels: int, images: int) -> tuple[list[Rung], list[Rung]]:
+    """Return the rungs on which the weights have room, and those with room for computing, too."""
     if room.card is None:  # what is not free may be swapped out
         card, main, ladder = max(room.main, room.physical), 0, SHARED_LADDER
+        free = room.main - WORKING_BYTES
     else:
         card, main, ladder = room.card, room.main, CARD_LADDER
+        free = room.card - _CARD_SLACK
     found = [
         rung
         for rung in ladder
@@ -188,19 +189,12 @@ def _possible(sizes: Sizes, room: Room) -> list[Rung]:
         and (sizes.takes_turns or rung is not TURNS)
     ]
     # Reading files again and again is for those who lack main memory.
-    return [rung for rung in found if rung is not TURNS or MODELS not in found]
-
-
-def _fitting(
-    possible: list[Rung], sizes: Sizes, room: Room, pixels: int, images: int
-) -> list[Rung]:
-    """Return the rungs on which there is room for computing, too."""
+    found = [rung for rung in found if rung is not TURNS or MODELS not in found]
     if room.card is None and sizes.total <= WORKING_BYTES:  # nothing to save
-        return [FULL] if FULL in possible else []
-    free = room.main - WORKING_BYTES if room.card is None else room.card - _CARD_SLACK
-    return [
+        return found, [FULL] if FULL in found else []
+    return found, [
         rung
-        for rung in possible
+        for rung in found
         if sizes.on_device(rung, pixels, images) <= free
         and (not sizes.in_main(rung) or sizes.in_main(rung) + WORKING_BYTES <= room.main)
     ]
