@@ -55,22 +55,18 @@ class FoundBox(NamedTuple):
     shares: torch.Tensor | None = None
 
 
-def _network(folder: Path, target: Target, what: str) -> tuple[FolderRow, Any]:
-    """Read the network of a folder in transformers' layout."""
-    row, config = network_in(folder)
-    kind, dtype = getattr(transformers, row.class_name), _type(row, target)
-    tensors = read_tensors(folder, lambda _: dtype, target.device, row.prefix)
-    made = kind.config_class.from_dict(about_weights(config))
-    return row, transformers_model(kind, made, tensors, what, dtype).to(target.device)
-
-
 class _Folder:
-    """A network of transformers with its tokenizer and its processor of pictures."""
+    """A network of transformers with its tokenizer and its processor of pictures, if any."""
 
     def __init__(self, folder: Path, target: Target, what: str) -> None:
-        row, self.model = _network(folder, target, what)
-        self.name, self.device, self.dtype = row.name, target.device, _type(row, target)
-        self.processor = getattr(transformers, row.pixels)(**pixels_config(folder))
+        row, config = network_in(folder)
+        kind, dtype = getattr(transformers, row.class_name), _type(row, target)
+        tensors = read_tensors(folder, lambda _: dtype, target.device, row.prefix)
+        made = kind.config_class.from_dict(about_weights(config))
+        self.model = transformers_model(kind, made, tensors, what, dtype).to(target.device)
+        self.name, self.device, self.dtype = row.name, target.device, dtype
+        if row.pixels:
+            self.processor = getattr(transformers, row.pixels)(**pixels_config(folder))
         if row.words:
             self._words = getattr(transformers, row.words).from_pretrained(
                 folder, local_files_only=True
@@ -176,18 +172,13 @@ class GroundingDino(Finder):
             yield FoundBox(float(score), box.float())
 
     def _masks(self, picture: Image.Image, places: Sequence[FoundBox]) -> Iterator[NDArray[Any]]:
-        if self._sam is None:
+        if (sam := self._sam) is None or not places:
             for place in places:
                 mask = np.zeros((picture.height, picture.width), np.float32)
                 left, top, right, bottom = _whole_pixels(place.box, picture.size)
                 mask[top:bottom, left:right] = 1
                 yield mask
-        elif places:
-            yield from self._outlined(self._sam, picture, places)
-
-    def _outlined(
-        self, sam: _Folder, picture: Image.Image, places: Sequence[FoundBox]
-    ) -> Iterator[NDArray[Any]]:
+            return
         seen = sam.seen(picture)
         height, width = seen["reshaped_input_sizes"][0].tolist()
         scale = torch.tensor([width / picture.width, height / picture.height] * 2)
@@ -255,20 +246,18 @@ def _apart(places: Sequence[FoundBox]) -> list[FoundBox]:
     same = common >= _SAME * (sizes[:, None] + sizes - common)
     kept: dict[int, FoundBox] = {}
     for number, place in enumerate(places):
-        alike = (at for at, other in kept.items() if same[number, at] and _overlap(place, other))
-        at = next(alike, number)
-        kept[at] = surer = kept.get(at, place)
-        if surer.shares is not None and place.shares is not None:
-            kept[at] = surer._replace(shares=torch.maximum(surer.shares, place.shares))
+        for at, surer in kept.items():
+            if not same[number, at]:
+                continue
+            if place.shares is None or surer.shares is None:
+                break
+            inside, others = place.shares > 1, surer.shares > 1
+            if (inside & others).sum() >= _SAME * (inside | others).sum():
+                kept[at] = surer._replace(shares=torch.maximum(surer.shares, place.shares))
+                break
+        else:
+            kept[number] = place
     return [*kept.values()]
-
-
-def _overlap(box: FoundBox, other: FoundBox) -> bool:
-    """Return whether the areas of two places with the same box are nearly the same."""
-    if box.shares is None or other.shares is None:
-        return True
-    inside, others = box.shares > 1, other.shares > 1
-    return bool((inside & others).sum() >= _SAME * (inside | others).sum())
 
 
 def _areas(inside: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -300,24 +289,23 @@ def _whole_pixels(box: torch.Tensor, size: tuple[int, int]) -> Box:
     return left, top, right, bottom
 
 
-# Pictures are prepared as by the authors of Depth Anything: the shorter side is scaled to 518
-# pixels, both to multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
-_SHORTER_SIDE = 518
-# ImageNet's, with which its backbone was trained.
-_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
 def load_depth(model: Model, target: Target) -> Any:
-    return _network(model.path, target, f"depth model {model.name!r}")[1]
+    return _Folder(model.path, target, f"depth model {model.name!r}").model
 
 
 def guess_depth(model: Any, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the depth of an RGB picture in its size: near is white, far is black."""
+    """Return the depth of an RGB picture in its size: near is white, far is black.
+
+    Pictures are prepared as by the authors of Depth Anything: the shorter side is scaled to 518
+    pixels, both to multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
+    """
     height, width = picture.shape[:2]
-    scale, patch = _SHORTER_SIDE / min(height, width), model.config.patch_size
+    scale, patch = 518 / min(height, width), model.config.patch_size
     sides = [max(1, round(side * scale / patch)) * patch for side in (width, height)]
     small = Image.fromarray(picture).resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
-    values = (np.asarray(small, np.float32) / 255 - _MEAN) / _SPREAD
+    # The mean and spread of ImageNet, with which its backbone was trained.
+    values = np.asarray(small, np.float32) / 255 - (0.485, 0.456, 0.406)
+    values = values / (0.229, 0.224, 0.225)
     pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(model.device, model.dtype)
     found = model(pixels).predicted_depth.float()[:, None]
     found = functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
