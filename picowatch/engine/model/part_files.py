@@ -15,14 +15,8 @@ import diffusers
 import torch
 import transformers
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from diffusers.loaders import single_file_utils as single_file
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
-from diffusers.loaders.single_file_utils import (
-    convert_flux3_transformer_checkpoint_to_diffusers,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-    convert_open_clip_checkpoint,
-    convert_wan_vae_to_diffusers,
-)
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from picowatch.catalog.cutouts import COUNTED
@@ -225,7 +219,7 @@ def _in_shape(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 def _unet(checkpoint: Tensors, config: Config) -> Tensors:
     named = {f"{UNET}{name}": tensor for name, tensor in checkpoint.items()}
-    converted: Tensors = convert_ldm_unet_checkpoint(named, config)
+    converted: Tensors = single_file.convert_ldm_unet_checkpoint(named, config)
     # Of distilled checkpoints (LCM); diffusers leaves it out.
     if (guidance := checkpoint.get("time_embed.cond_proj.weight")) is not None:
         converted["time_embedding.cond_proj.weight"] = guidance
@@ -239,7 +233,7 @@ def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
         inner = coder + outer
         checkpoint = {name.replace(inner, outer): tensor for name, tensor in checkpoint.items()}
     normalising = {name: tensor for name, tensor in checkpoint.items() if name.startswith("bn.")}
-    converted: Tensors = convert_ldm_vae_checkpoint(checkpoint, config)
+    converted: Tensors = single_file.convert_ldm_vae_checkpoint(checkpoint, config)
     return normalising | converted
 
 
@@ -255,7 +249,7 @@ def _flux3(checkpoint: Tensors, config: Config) -> Tensors:
                 split[_FUSED.sub(f"{letter}_proj.weight", name)] = rows
         else:
             split[name] = tensor
-    converted: Tensors = convert_flux3_transformer_checkpoint_to_diffusers(split)
+    converted: Tensors = single_file.convert_flux3_transformer_checkpoint_to_diffusers(split)
     return converted
 
 
@@ -263,7 +257,7 @@ def _flux3(checkpoint: Tensors, config: Config) -> Tensors:
 _CONVERTERS: dict[str, Callable[..., Tensors]] = {
     "UNet2DConditionModel": _unet,
     "AutoencoderKLFlux2": _flux2_vae,
-    "AutoencoderKLQwenImage": lambda checkpoint, config: convert_wan_vae_to_diffusers(checkpoint),
+    "AutoencoderKLQwenImage": single_file.convert_wan_vae_to_diffusers,
     "Flux3Transformer2DModel": _flux3,
     "AutoencoderTiny": lambda checkpoint, config: checkpoint,
 }
@@ -277,7 +271,7 @@ def _text_encoder_names(part: Part, config: Any, tensors: Tensors) -> Tensors:
     own = tensors.get(_PROJECTION)
     if "positional_embedding" in tensors:
         model = SimpleNamespace(config=config)  # all of it that the converter uses
-        tensors = convert_open_clip_checkpoint(model, tensors, "")
+        tensors = single_file.convert_open_clip_checkpoint(model, tensors, "")
     if not part.class_name.endswith("WithProjection"):
         return tensors
     if _TOKENS in tensors and part.name == "text_encoder":
