@@ -6,6 +6,7 @@ name is used elsewhere.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,12 @@ pytree = _pytree
 # Lets group offloading take a changed module's weights, of which it has copies. diffusers does this
 # only after changes of its own (diffusers 0.42).
 renew_group_offloading = _maybe_remove_and_reapply_group_offloading
+
+# Returns where a pipeline computes: with offloading, `device` is "cpu" (diffusers 0.42).
+execution_device: Callable[[Any], torch.device] = attrgetter("_execution_device")
+
+# Returns the parts that a pipeline's loader of LoRAs takes; it has no public list (0.42).
+parts_for_loras: Callable[[Any], Collection[str]] = attrgetter("_lora_loadable_modules")
 
 # FLUX.1 Kontext's argument for whether references get a size of its own; the pipeline documents
 # it under this name (diffusers 0.42).
@@ -48,12 +55,6 @@ def rename_old_keys(model: Any, tensors: dict[str, torch.Tensor]) -> None:
     model._fix_state_dict_keys_on_load(tensors)
 
 
-def parts_for_loras(pipeline: Any) -> Collection[str]:
-    """Return the parts that a pipeline's loader of LoRAs takes; it has no public list (0.42)."""
-    names: Collection[str] = pipeline._lora_loadable_modules
-    return names
-
-
 def renewing_offloading(pipeline: Any) -> dict[str, Any]:
     """Return the argument for which the loaders of LoRAs for a part renew its offloading."""
     # The public `load_lora_weights` passes it, but reads the file for all parts (diffusers 0.42).
@@ -80,12 +81,6 @@ def begin_steps(scheduler: Any, timestep: torch.Tensor) -> None:
 def count_step(scheduler: Any) -> None:
     """Count a step; the public `step_index` is read-only (diffusers 0.42)."""
     scheduler._step_index += 1
-
-
-def execution_device(pipeline: Any) -> torch.device:
-    """Return where a pipeline computes: with offloading, `device` is "cpu" (diffusers 0.42)."""
-    device: torch.device = pipeline._execution_device
-    return device
 
 
 def pad_without_torchvision() -> None:
