@@ -23,7 +23,7 @@ from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.read.foreign import ForeignSettings, final
-from picowatch.recipe.written import Entry, Position, Source, SourceValue, number, switch
+from picowatch.recipe.written import Entry, Position, Source, number, switch
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
 _STEPS = re.compile(r"\s*Steps:(?P<alone>\s*\d+\s*,?\s*$)?", re.IGNORECASE)
@@ -181,7 +181,7 @@ def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
 def _entry(source: Source, block: Block) -> Entry:
     """Return the recipe of one block of a file; what it cannot honour becomes a warning."""
     found = ForeignSettings()
-    negative = _read_block(block, found)
+    _read_block(block, found)
     for field in found.values.keys() & PROMPTS:
         if (text := final(found.values[field])) != found.values[field]:
             found.values[field] = text
@@ -190,9 +190,6 @@ def _entry(source: Source, block: Block) -> Entry:
     filled = (number for number, text in block.text if text.strip())
     first = next(filled, (block.text or block.values)[0][0])
     entry = found.entry(source.whole_line(first))
-    if negative:
-        written = SourceValue(found.values["negative_prompt"], source.whole_line(negative))
-        entry.layer["negative_prompt"] = written
     if checkpoint := entry.layer.get("checkpoint"):  # the one value that may be an error
         for at, line in block.values:
             key, name, _ = line.partition(f"Model: {checkpoint.value}")
@@ -203,8 +200,8 @@ def _entry(source: Source, block: Block) -> Entry:
     return entry
 
 
-def _read_block(block: Block, found: ForeignSettings) -> int:
-    """Read prompts and values; return the number of the negative prompt's line, 0 for none."""
+def _read_block(block: Block, found: ForeignSettings) -> None:
+    """Read prompts and values."""
     for line in filter(_NETWORKS.match, (text for lines in block for _, text in lines)):
         found.warn(left_out(line))
     block = Block(*([line for line in lines if not _NETWORKS.match(line[1])] for lines in block))
@@ -224,7 +221,6 @@ def _read_block(block: Block, found: ForeignSettings) -> int:
     details = (_detail(values, said, found) for _, values in sorted(passes.items()))
     if told := [*filter(None, details)]:
         found.values["detail"] = told
-    return block.text[negative][0] if below else 0
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
