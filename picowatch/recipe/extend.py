@@ -14,10 +14,9 @@ WANTED = (
 # The JSON Schema of a margin.
 MARGIN = form("number string", r"\d{1,5}(?:\.\d{1,2})? ?(?:%|px)?")
 MOST = 4  # times a side of the picture, on each side of it
-_MARGIN = re.compile(r"(\d{1,5}|\d{1,3}(?:\.\d{1,2})?) ?(%|px)?")
 _SHAPE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?: ?(\d{1,3}(?:\.\d{1,3})?)")
 _SIZE = re.compile(r"(\d{1,3}) ?[x/×] ?(\d{1,3})")  # written in place of a shape
-_NAMED = re.compile(r"(left|top|right|bottom) (.+)")
+_NAMED = re.compile(rf"({'|'.join(SIDES)}) (\d{{1,3}}\.\d{{1,2}}|\d{{1,5}}) ?(%|px)?")
 
 
 class Margins(NamedTuple):
@@ -39,21 +38,20 @@ def extend_in(written: SourceValue) -> str:
     shape = _SHAPE.fullmatch(parts[0]) if len(parts) == 1 else None
     if shape and all(map(float, shape.groups())):
         return f"{shape[1]}:{shape[2]}"
-    if len(parts) == 1 and _MARGIN.fullmatch(parts[0]):
+    if len(parts) == 1 and _NAMED.fullmatch(f"left {parts[0]}"):
         parts = [f"{side} {parts[0]}" for side in SIDES]
-    named = [_NAMED.fullmatch(part) for part in parts]
-    sides = [found[1] for found in named if found]
+    named = [found for part in parts if (found := _NAMED.fullmatch(part))]
+    sides = [found[1] for found in named]
     if twice := next((side for side in sides if sides.count(side) > 1), ""):
         raise ValueInvalid(f"extend has {twice} twice. Keep one.")
-    margins = {found[1]: _MARGIN.fullmatch(found[2]) for found in named if found}
-    if len(margins) < len(parts) or not all(margins.values()):
+    if len(named) < len(parts):
         instead = _SIZE.sub(r" Write \1:\2.", parts[0]) if _SIZE.fullmatch(parts[0]) else ""
         raise ValueInvalid(f"extend takes {WANTED}.{instead}")
-    given = {side: found for side in SIDES if (found := margins.get(side)) and float(found[1])}
-    texts = {side: f"{m[1]} %" if m[2] == "%" else m[1] for side, m in given.items()}
+    named.sort(key=lambda found: SIDES.index(found[1]))
+    texts = [f"{m[1]} {m[2]}{' %' * (m[3] == '%')}" for m in named if float(m[2])]
     if not texts:
         raise ValueInvalid(f"extend adds nothing. It takes {WANTED}.")
-    return ", ".join(f"{side} {text}" for side, text in texts.items())
+    return ", ".join(texts)
 
 
 def margins_of(extend: str, size: tuple[int, int]) -> Margins:
@@ -64,8 +62,11 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         high = 0 if wide else max(0, round(size[0] / ratio) - size[1])
         found = Margins(wide // 2, high // 2, wide - wide // 2, high - high // 2)
     else:
-        texts = dict(part.split(" ", 1) for part in extend.split(", "))
-        found = Margins(*(_pixels(texts.get(s, "0"), size[i % 2]) for i, s in enumerate(SIDES)))
+        pixels = dict.fromkeys(SIDES, 0)
+        for side, number, unit in _NAMED.findall(extend):
+            of = size[SIDES.index(side) % 2]
+            pixels[side] = round(float(number) / 100 * of if unit else float(number))
+        found = Margins(**pixels)
     if not any(found):
         why = ", which has that shape" if shape else ""
         raise ValueInvalid(f"extend: {extend} adds nothing to {size[0]}x{size[1]}{why}.")
@@ -74,8 +75,3 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         less = "a shape nearer to its own" if shape else "less"
         raise ValueInvalid(f"{what} Crop it, or write {less}.")
     return found
-
-
-def _pixels(text: str, side: int) -> int:
-    number = float(text.removesuffix(" %"))
-    return round(number / 100 * side if text.endswith("%") else number)
