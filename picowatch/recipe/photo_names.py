@@ -41,20 +41,12 @@ def has_number(pattern: str) -> bool:
     return "{number" in pattern
 
 
-def dated(pattern: str, taken: datetime) -> str:
-    """Return the pattern with the day on which the photo was taken: 2026-11-28, or as it says."""
+def filled(pattern: str, **values: str | int | datetime) -> str:
+    """Return the pattern with these values of placeholders; a date without a format is a day."""
 
     def of(found: re.Match[str]) -> str:
-        return taken.strftime(found["format"] or "%Y-%m-%d") if found["date"] else found[0]
-
-    return _PLACEHOLDER.sub(of, pattern)
-
-
-def filled(pattern: str, *, stem: str, folder: str, number: int) -> str:
-    """Return the name for a result, without its ending."""
-    texts = {"stem": stem, "folder": folder}
-
-    def of(found: re.Match[str]) -> str:
-        return texts[found["word"]] if found["word"] else f"{number:{found['digits'] or ''}d}"
+        name = found["word"] or found["number"] or found["date"]
+        how = found["digits"] or found["format"] or ("%Y-%m-%d" if name == "date" else "")
+        return format(values[name], how) if name in values else found[0]
 
     return _PLACEHOLDER.sub(of, pattern)

@@ -14,7 +14,7 @@ from picowatch.recipe.files import PICTURE_KINDS, files_of, with_pictures
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, Reporter
 from picowatch.recipe.messages.wording import EDITED, cannot_edit
-from picowatch.recipe.photo_names import dated
+from picowatch.recipe.photo_names import filled
 from picowatch.recipe.prompts.drawing import Prompts
 from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.request import (
@@ -304,7 +304,7 @@ class Recipe(fields.RecipeFields):
             values["given_size"] = self.given_size
         values |= {"is_transparent": self.is_transparent, "size_warning": self.size_warning}
         if taken := self.taken:
-            values["name"] = dated(self.name, taken)
+            values["name"] = filled(self.name, date=taken)
         uses = [DetailUse(**asdict(d), **hashes[f"detail.{i}"]) for i, d in enumerate(self.detail)]
         details = (self._detail(index, seed, use, hash_of) for index, use in enumerate(uses))
         values["detail"] = tuple(details)
