@@ -92,15 +92,11 @@ class Catalog:
             found = [self._scan_kind(kind) for kind in FOLDERS]
             misplaced = self._misplaced()
         finally:
-            self.keep_hashes()
+            self._hashes.write()
         return FoundModels(
             tuple(model for kind in found for model in kind.models),
             (*(refused for kind in found for refused in kind.refused), *misplaced),
         )
-
-    def keep_hashes(self) -> None:
-        """Write the hash cache, if this process may."""
-        self._hashes.write()
 
     def away(self) -> str:
         """Return that the models folder seems unmounted or may not be read, and why; else "".

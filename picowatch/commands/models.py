@@ -41,14 +41,11 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     ours = map(embedded, ("checkpoint", "upscaler", "cutout", "controlnet", "segmentation"))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
     rows = (_row(catalog, model) for model in found)
-    try:
-        if options.json:
-            print(json.dumps(list(rows), indent=1))
-        else:
-            for line in chain.from_iterable(map(_lines, rows)):
-                print(harmless(line), flush=True)  # the next model may be read for minutes
-    finally:
-        catalog.keep_hashes()
+    if options.json:
+        print(json.dumps(list(rows), indent=1))
+    else:
+        for line in chain.from_iterable(map(_lines, rows)):
+            print(harmless(line), flush=True)  # the next model may be read for minutes
     if not is_folder(settings.models) and not inventory.refused:
         missing = f"There is no models folder {settings.models.absolute()}."
         print(harmless(f"picowatch: {missing}"), file=sys.stderr)
