@@ -74,29 +74,23 @@ def completed(model: Model, installed: Sequence[Model]) -> Model:
 
 def _sources(model: Model, installed: Sequence[Model]) -> _Sources:
     """Find transformer, text encoders and VAE in the file itself, or among those installed."""
-
     inside = {content: (model.path, prefix) for content, prefix in model.contents}
+    # A VAE that may be FLUX.1's or Stable Diffusion 3's is FLUX.1's.
+    unfit = (*TINY, SIXTEEN) if SD3_VAE in FAMILIES[model.family].vaes else (*TINY,)
+    vaes = [own for own in installed if own.kind == "vae" and own.variant not in unfit]
 
     def found(content: str) -> tuple[Path, str] | None:
-        fitting = [source for source in installed if _is_for(source, content, model.family)]
+        if content == VAE:
+            fitting = [vae for vae in vaes if serves(vae.variant, model.family)]
+        else:
+            wanted = "text_encoder", content
+            fitting = [own for own in installed if (own.kind, own.variant) == wanted]
         # The most precise weights: float16 rather than fp8.
         largest = max(fitting, key=lambda model: model.bytes, default=None)
         return inside.get(content) or ((largest.path, "") if largest else None)
 
     contents = {**_encoders_of(model), "vae": VAE, "transformer": TRANSFORMER}
     return {part: found(content) for part, content in contents.items()}
-
-
-def _is_for(model: Model, content: str, family: str) -> bool:
-    """Return whether a model is this part; a VAE that may be FLUX.1's or SD 3's is FLUX.1's."""
-    if content != VAE:
-        return model.kind == "text_encoder" and model.variant == content
-    unsaid = model.variant == SIXTEEN and SD3_VAE in FAMILIES[family].vaes
-    return (
-        model.kind == "vae"
-        and serves(model.variant, family)
-        and not (unsaid or model.variant in TINY)
-    )
 
 
 def _encoders_of(model: Model) -> Mapping[str, str]:
