@@ -100,7 +100,7 @@ def _finish(run: Run, recipe: str) -> bool:
     # Asked first: images that end meanwhile bring the recipe another turn, with its sheet.
     are_all_done = {*queries.requested(run.ledger, recipe)} == {"done"}
     make_due_sheets(run, recipe)
-    return not are_all_done or _take_away(run, recipe, known)
+    return not are_all_done or run.when_done == "keep" or _take_away(run, recipe, known)
 
 
 # -- `when_done`: files are taken out of the inbox if their bytes are those that were accepted
@@ -111,8 +111,7 @@ def _take_away(run: Run, path: str, known: KnownRecipe) -> bool:
     inbox = run.inbox
     found = inbox.files.size_and_time(path)
     # A newer save waits to be accepted: even the same bytes may request new seeds.
-    is_saved_again = found is not None and found.written_since(known.size_and_time)
-    if run.when_done == "keep" or is_saved_again:
+    if found is not None and found.written_since(known.size_and_time):
         return True
     if not inbox.inbox_id:
         return False

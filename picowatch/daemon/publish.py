@@ -9,12 +9,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 from PIL import Image
 
@@ -79,7 +78,7 @@ class Publisher:
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Begin to publish a batch; once this returns, its start images are not needed any more."""
         parts = list(map(self._begun, batch, pictures))
-        return self._executor.submit(self._try_to_publish, parts)
+        return self._executor.submit(self._publish, parts)
 
     def close(self) -> None:
         self._executor.shutdown(wait=True)
@@ -95,10 +94,12 @@ class Publisher:
             try:
                 if self.outbox.exists(image.file):
                     chunk = chunk_of(path)
-                    made_at, warnings = path.stat().st_mtime, chunk.rendered.get("warnings", ())
-                    line = line_of(image.file, chunk, made_at, image.entry_digest)
-                    is_in_list = listed.get(image.file) == image.request.digest
-                    self._list(image, line, warnings, is_in_list)
+                    line = line_of(image.file, chunk, path.stat().st_mtime, image.entry_digest)
+                    for warning in chunk.rendered.get("warnings", ()):
+                        self._warn(image, warning)
+                    if listed.get(image.file) != image.request.digest:
+                        self.outbox.listing.append(line)
+                    self.outbox.gallery.add(line)
                 else:
                     check_in_place(path)  # raises if it is not deleted, but away
             except PictureUnreadable as error:
@@ -109,46 +110,30 @@ class Publisher:
                 log.error("%s is in no list: %s", image.file, unexpected(error))
             followups.mark_listed(self.ledger, image.id)
 
-    def _list(
-        self,
-        image: QueuedImage,
-        line: dict[str, Any],
-        warnings: Iterable[str],
-        is_in_list: bool = False,
-    ) -> None:
-        for warning in warnings:
-            self._warn(image, warning)
-        if not is_in_list:
-            self.outbox.listing.append(line)
-        self.outbox.gallery.add(line)
-
-    def _try_to_publish(self, parts: list[_Part]) -> None:
-        with self.run.ended_by_errors():
-            self._publish(parts)
-        self.run.wake.set()
-
     def _publish(self, parts: list[_Part]) -> None:
         """Publish the pictures one by one; one commit, which costs four syncs, records them all."""
-        batch = [image for image, _, _ in parts]
-        requested = self.writing.essential(partial(queue.hand_over, self.ledger, batch))
-        left = [part for part in parts if part[0].id in requested]  # and cannot be cancelled now
-        done: list[tuple[QueuedImage, float, bool]] = []  # with seconds, and if it is listed
-        try:
-            while left and not self.writing.has_ended():
-                image, picture, _ = left[0]
-                if self._is_written(*left[0]):
-                    done.append((image, sum(picture.timings.values()), False))
-                    done[-1] = (*done[-1][:2], self._show(*left[0]))
-                del left[0]
-        except Ended:
-            pass
-        except OSError as error:
-            self.result.cannot_go_on(f"cannot write: {error}")
-        self.writing.essential(partial(queue.finish, self.ledger, done))
-        for image, _, _ in left:
-            # The next start completes an image whose picture is there.
-            if not self.outbox.holds(image.file, image.digest):
-                self.writing.essential(partial(queue.put_back, self.ledger, image))
+        with self.run.ended_by_errors():
+            batch = [image for image, _, _ in parts]
+            requested = self.writing.essential(partial(queue.hand_over, self.ledger, batch))
+            left = [part for part in parts if part[0].id in requested]  # which cannot be cancelled
+            done: list[tuple[QueuedImage, float, bool]] = []  # with seconds, and if it is listed
+            try:
+                while left and not self.writing.has_ended():
+                    image, picture, _ = left[0]
+                    if self._is_written(*left[0]):
+                        done.append((image, sum(picture.timings.values()), False))
+                        done[-1] = (*done[-1][:2], self._show(*left[0]))
+                    del left[0]
+            except Ended:
+                pass
+            except OSError as error:
+                self.result.cannot_go_on(f"cannot write: {error}")
+            self.writing.essential(partial(queue.finish, self.ledger, done))
+            for image, _, _ in left:
+                # The next start completes an image whose picture is there.
+                if not self.outbox.holds(image.file, image.digest):
+                    self.writing.essential(partial(queue.put_back, self.ledger, image))
+        self.run.wake.set()
 
     def _is_written(self, image: QueuedImage, picture: RenderedImage, begun: _Begun) -> bool:
         """Write a picture, once the disk allows it; return whether that did not fail for good."""
@@ -226,7 +211,10 @@ class Publisher:
             self.outbox.show(image.file, *begun())
             # Observers come before the ledger: if the queue is empty, they have seen every picture.
             self.run.observers.published(line)
-            self._list(image, line, picture.warnings)
+            for warning in picture.warnings:
+                self._warn(image, warning)
+            self.outbox.listing.append(line)
+            self.outbox.gallery.add(line)
         except Exception as error:
             if not passes(error):
                 log.error("%s", unexpected(error))

@@ -60,9 +60,23 @@ class SettingsWatch:
         if found != self._seen:
             self._seen, self._seen_at = found, now
         is_settled = now - self._seen_at >= self.settings.settle_seconds
-        if is_settled and (found != self._read or now >= self._retry_at):
-            self._take(self._file, found)
-            self._read = found
+        if not is_settled or (found == self._read and now < self._retry_at):
+            return
+        before, self._read = self._read, found
+        self.new, self.problem, self._retry_at = None, "", inf
+        if found is None:
+            log.warning("%s is gone; its settings stay in effect", self._file.path)
+            return
+        try:
+            new = self._file.load()
+        except Exception as error:  # whatever a setting breaks, those from before work
+            self.problem, self._retry_at = explained(error), time.monotonic() + RETRY_SECONDS
+            return
+        if new != self.settings:
+            self.new = new
+            log.info("%s: saved, takes effect after the batch in progress", self.name)
+        elif before not in (None, found):
+            log.info("%s: saved, nothing changed", self.name)
 
     def take(self) -> Settings:
         """Return the settings for the next daemon."""
@@ -82,22 +96,6 @@ class SettingsWatch:
         self.settings, self._before = self._before, None
         self.problem = explained(error)
         return True
-
-    def _take(self, file: SettingsFile, found: Version | None) -> None:
-        self.new, self.problem, self._retry_at = None, "", inf
-        if found is None:
-            log.warning("%s is gone; its settings stay in effect", file.path)
-            return
-        try:
-            new = file.load()
-        except Exception as error:  # whatever a setting breaks, those from before work
-            self.problem, self._retry_at = explained(error), time.monotonic() + RETRY_SECONDS
-            return
-        if new != self.settings:
-            self.new = new
-            log.info("%s: saved, takes effect after the batch in progress", file.path.name)
-        elif self._read not in (None, found):
-            log.info("%s: saved, nothing changed", file.path.name)
 
 
 def explained(error: Exception) -> str:
