@@ -11,7 +11,7 @@ from itertools import chain, filterfalse
 from picowatch.daemon.followups import follow_up, follow_up_all
 from picowatch.daemon.picture_commands import EVENT, PictureCommands, briefly, counted, named, told
 from picowatch.daemon.pool import WorkerPool
-from picowatch.daemon.run import Run
+from picowatch.daemon.run import SLICE_SECONDS, Run
 from picowatch.files.atomic import make_folder
 from picowatch.files.names import natural_key
 from picowatch.inbox.matching import matching, no_such
@@ -44,7 +44,7 @@ class Control:
         """Run the commands that are there; return whether any was answered."""
         self.folders = []
         self.run.to_cancel.clear()
-        self.pictures.begin_round()
+        self.pictures.ends_at = time.monotonic() + SLICE_SECONDS
         with self.run.writing.optional(COMMANDS):
             make_folder(self._commands, durable=False)
         return answer_all(self.run.outbox.root, self.do)

@@ -17,7 +17,7 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-from picowatch.daemon.run import SLICE_SECONDS, Run
+from picowatch.daemon.run import Run
 from picowatch.errors import CommandFailed, PictureUnreadable
 from picowatch.files.atomic import check_in_place, make_folder, sync_folder, write_atomically
 from picowatch.files.names import stem_of
@@ -62,11 +62,7 @@ class PictureCommands:
     def __init__(self, run: Run) -> None:
         self._run, self._ledger = run, run.ledger
         self._left: dict[str, _Left] = {}  # by command
-        self._ends_at = 0.0
-
-    def begin_round(self) -> None:
-        """Give pictures their time in this round: saves do not wait for thousands."""
-        self._ends_at = time.monotonic() + SLICE_SECONDS
+        self.ends_at = 0.0  # their time in this round: saves do not wait for thousands
 
     def delete(self, command: Command) -> Answer | None:
         """Delete pictures and all in folders, as a user would: only a save renders them again."""
@@ -97,7 +93,7 @@ class PictureCommands:
         unfinished = queries.being_written(self._ledger)
         left.files.sort(key=unfinished.__contains__)
         while left.files and left.files[0] not in unfinished:
-            if time.monotonic() >= self._ends_at:
+            if time.monotonic() >= self.ends_at:
                 self._run.wake.set()
                 return None
             now = [file for file in left.files[:AT_ONCE] if file not in unfinished]
@@ -121,7 +117,7 @@ class PictureCommands:
         the gallery lacks pictures, which could not be shown yet, and may lack these, or if an
         earlier command has taken the time: it may still move or delete them.
         """
-        if time.monotonic() >= self._ends_at:
+        if time.monotonic() >= self.ends_at:
             self._run.wake.set()
             return None
         gallery = self._run.outbox.gallery

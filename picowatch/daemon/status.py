@@ -150,7 +150,7 @@ class Reporting:
         renderings = [now for now in renderings if now.recipes]  # others stop: nobody requests them
         running = [now.recipe for now in renderings]
         names: dict[str, int] = {}
-        works: _Works = {name: Counter() for name in ("", *map(self._name_of, running))}
+        works = {name: Counter[Work]() for name in ("", *map(self._name_of, running))}
         for recipe, work, count in self._queued():
             name = self._name_of(recipe)
             names[name] = names.get(name, 0) + count
@@ -225,18 +225,6 @@ class Reporting:
             found.append(time_left(its, now, counted.rates, engines, held))
         return max(filter(None, found), default=None)
 
-    def _share(self, counted: "_Counted", name: str, asked: int, ended: int) -> float:
-        """Return which share of a recipe's or folder's work is done."""
-        works = counted.works_of(name)
-        left, loading = counted.rates.images(works).seconds, 0.0
-        for now in counted.renderings:
-            if count := self._is_of(now, name):
-                loading += now.loading_left(counted.rates)
-                left += now.left(counted.rates).seconds * count / len(now.batch)
-                for image, work in zip(now.batch, now.works, strict=True):
-                    works[work] += _is_in(name, self._name_of(now.recipes.get(image.id, "")))
-        return self._shares.share(name, asked, ended, works, left, loading, counted.rates)
-
     def _with_progress(self, status: Status, counted: "_Counted", running: Sequence[str]) -> Status:
         """Add what is being rendered, and the folders with images to render."""
         names = list(filter(None, counted.works))
@@ -266,29 +254,34 @@ class Reporting:
     def _progress_of(self, name: str, counted: "_Counted") -> tuple[FolderStatus, int]:
         """Return how far a recipe or folder is, and how many of its images are queued."""
         images = queries.requested(self.ledger, name)
-        left, asked = self._left(counted, name), images.total() - images["cancelled"]
-        ended = images["done"] + images["failed"]
+        asked, ended = images.total() - images["cancelled"], images["done"] + images["failed"]
+        works, loading = counted.works_of(name), 0.0
+        seconds = counted.rates.images(works).seconds
+        for now in counted.renderings:
+            if count := self._is_of(now, name):
+                loading += now.loading_left(counted.rates)
+                seconds += now.left(counted.rates).seconds * count / len(now.batch)
+                for image, work in zip(now.batch, now.works, strict=True):
+                    works[work] += _is_in(name, self._name_of(now.recipes.get(image.id, "")))
+        left = self._left(counted, name)
         status = FolderStatus(
             folder=name,
             done=ended,
             of=asked,
             failed=images["failed"],
-            share=self._share(counted, name, asked, ended),
+            share=self._shares.share(name, asked, ended, works, seconds, loading, counted.rates),
             seconds_left=left and left.seconds,
             about=bool(left and not left.is_measured),
         )
         return status, images["queued"]
 
 
-# How many images of each work are queued: in all under "", then in the recipes and folders in
-# progress, and in all other folders, in the queue's order.
-_Works = dict[str, Counter[Work]]
-
-
 class _Counted(NamedTuple):
     """What is queued and in progress, and how long it takes."""
 
-    works: _Works
+    # How many images of each work are queued: in all under "", then in the recipes and folders in
+    # progress, and in all other folders, in the queue's order.
+    works: dict[str, Counter[Work]]
     renderings: Sequence[Rendering]
     rates: Rates
 

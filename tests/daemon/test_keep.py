@@ -98,7 +98,7 @@ def test_copies_are_shown_beside_the_originals(house: House) -> None:
 
 def test_pictures_are_kept_in_slices(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves do not wait for thousands; a folder may be within the one that is named."""
-    monkeypatch.setattr("picowatch.daemon.picture_commands.SLICE_SECONDS", 0.001)
+    monkeypatch.setattr("picowatch.daemon.commands.SLICE_SECONDS", 0.001)
     monkeypatch.setattr("picowatch.daemon.picture_commands.AT_ONCE", 1)
     rendered(house)
     keep = Command("keep", "a/best", files=("a", *FILES))
