@@ -222,9 +222,7 @@ class InboxFolder:
         """
         try:
             opened = safe_paths.open_below(self.root, path)
-        except FileNotFoundError:
-            raise
-        except NotADirectoryError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(error.errno, error.strerror) from error
         except OSError as error:
             raise FileUnreadable.by_system(error) from error
@@ -278,9 +276,8 @@ class InboxFolder:
         content = self.read(template)
         beside = [file for file in names.sidecar_paths(path) if os.path.lexists(self.shown(file))]
         texts = [DefaultsFile(sidecar, self._read_sidecar(sidecar)) for sidecar in beside]
-        mask = (
-            texts.pop().name if f"{stem_of(path)}{names.MASK}" in beside else ""
-        )  # the last of them
+        has_mask = f"{stem_of(path)}{names.MASK}" in beside
+        mask = texts.pop().name if has_mask else ""  # the last of them
         return Dropped(path, DefaultsFile(template, content), tuple(texts), mask)
 
     def _read_sidecar(self, path: str) -> bytes:

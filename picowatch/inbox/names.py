@@ -154,11 +154,7 @@ def why_not_searched(folder: str) -> str | None:
 
 def _is_utf8(name: str) -> bool:
     """Whether a name is valid UTF-8; in Python other bytes are lone surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return name == name.encode(errors="ignore").decode()
 
 
 def is_recipe_path(path: str) -> bool:

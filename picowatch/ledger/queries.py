@@ -239,8 +239,7 @@ def outcomes_below(ledger: Ledger, folder: str, since: int) -> dict[str, Outcome
     found = {}
     for path, group in groupby(rows, key=lambda row: row["path"]):
         images = list(group)
-        is_valid = images[0]["outcome"] in ("accepted", "archived")
-        found[path] = _outcome(images, valid=is_valid)
+        found[path] = _outcome(images, valid=images[0]["outcome"] != "refused")
     return found
 
 

@@ -223,10 +223,9 @@ def _first(
     row = _oldest(sql, f"{kind} AND priority = :priority AND checkpoint = :held", these)
     if row is None and due["checkpoint"] in others:
         row = _oldest(sql, f"{kind} AND priority = :priority AND {free}", these)
-    if row is None:
-        return due
-    sql.execute("UPDATE images SET passed = passed + 1 WHERE id = ?", (due["id"],))
-    return row
+    if row:
+        sql.execute("UPDATE images SET passed = passed + 1 WHERE id = ?", (due["id"],))
+    return row or due
 
 
 def _oldest(sql: Connection, which: str, values: Mapping[str, object] | None = None) -> Row | None:
