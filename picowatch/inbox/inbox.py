@@ -245,14 +245,9 @@ class Inbox:
     def _found(self, files: Mapping[str, SizeAndTime], known: Collection[str]) -> Found:
         """Return what a look at some files found."""
         missing = (path for path in known if path not in files)
-        return Found(
-            files,
-            self.inbox_id,
-            present={path for path in missing if self.files.size_and_time(path)},
-            named=self._named,
-            young={path for path, at in self._young.items() if at <= time.monotonic()},
-            templates=self._templates,
-        )
+        present = {path for path in missing if self.files.size_and_time(path)}
+        young = {path for path, at in self._young.items() if at <= time.monotonic()}
+        return Found(files, self.inbox_id, present, self._named, young, self._templates)
 
     def _planned(self, paths: Collection[str], pending: Mapping[str, Pending]) -> Plan:
         """Compare single files with the ledger."""

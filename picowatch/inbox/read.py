@@ -77,15 +77,9 @@ def _picture(
             look("check", file, inbox.most_pixels)
         except PictureUnreadable as error:
             damage = str(error)
-        return Saved(
-            path,
-            sha256_of(file),
-            size_and_time,
-            inbox_id,
-            template=hashlib.sha256(dropped.template.content).hexdigest(),
-            dropped=dropped,
-            damage=damage,
-        )
+        template = hashlib.sha256(dropped.template.content).hexdigest()
+        saved = Saved(path, sha256_of(file), size_and_time, inbox_id, template)
+        return replace(saved, dropped=dropped, damage=damage)
 
 
 def _check_quiet(noted: SizeAndTime, found: SizeAndTime) -> None:

@@ -203,6 +203,9 @@ def record_save(
         (save.path, save.digest, save.saved_at, outcome, save.why, save.template),
     ).lastrowid
     assert save_id is not None
+    saved = {"save": save_id, "path": save.path, "digest": save.digest, "template": save.template}
+    seen = {"size_and_time": save.size_and_time.as_text(), "inbox_id": save.inbox_id}
+    what = {"outcome": outcome, "waits": waits, "problem": problem, "now": time.time()}
     sql.execute(
         """INSERT INTO recipes (path, size_and_time, digest, outcome, save, inbox_id, template,
                                 waits, problem, problem_at, told, todo)
@@ -220,18 +223,7 @@ def record_save(
                problem_at = excluded.problem_at, reread = '',
                told = iif(problem IS excluded.problem AND outcome = excluded.outcome, told, 0),
                listed = listed AND digest = excluded.digest, todo = todo + 1""",
-        {
-            "path": save.path,
-            "size_and_time": save.size_and_time.as_text(),
-            "digest": save.digest,
-            "outcome": outcome,
-            "save": save_id,
-            "inbox_id": save.inbox_id,
-            "template": save.template,
-            "waits": waits,
-            "problem": problem,
-            "now": time.time(),
-        },
+        saved | seen | what,
     )
     return save_id
 

@@ -208,6 +208,8 @@ class SaveWriter:
             draw = replace(draw, why="redrawn", before=earlier)
         if entry.random:
             self.sql.execute("UPDATE entries SET seed = ? WHERE id = ?", (draw.seed, entry_id))
+        save = self.save
+        of_save = {"recipe": save.path, "save": self.save_id, "save_digest": save.digest}
         for at, request in enumerate(draw.requests):
             if image := self._find(request.digest) or draw.there.get(at):
                 self._keep_image(image, entry, at, even_if_deleted=draw.why == "more")
@@ -216,20 +218,11 @@ class SaveWriter:
                 continue
             else:
                 self.result.queued += 1
-                image_id = insert_image(
-                    self.sql,
-                    request,
-                    recipe=self.save.path,
-                    state="queued",
-                    priority=entry.priority,
-                    save=self.save_id,
-                    save_digest=self.save.digest,
-                    entry_index=entry.place,
-                    image_index=at,
-                    entry_digest=entry.name,
-                    why=draw.why,
-                    before=draw.before[at % len(draw.before)] if draw.before else None,
-                )
+                before = draw.before[at % len(draw.before)] if draw.before else None
+                why = {"state": "queued", "why": draw.why, "before": before}
+                of_entry = {"priority": entry.priority, "entry_digest": entry.name}
+                place = {"entry_index": entry.place, "image_index": at}
+                image_id = insert_image(self.sql, request, **of_save, **of_entry, **place, **why)
             self.sql.execute(
                 "INSERT OR IGNORE INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + at, image_id),
@@ -296,12 +289,8 @@ class SaveWriter:
                FROM images WHERE recipe = :recipe AND {ATTACHED}
                AND (entry_digest = :entry OR entry_index = :place)
                ORDER BY variation_seed IS NULL, id DESC""",
-            {
-                "recipe": self.save.path,
-                "entry": entry.name,
-                "place": entry.place,
-                "save": self.save.digest,
-            },
+            {"recipe": self.save.path, "save": self.save.digest}
+            | {"entry": entry.name, "place": entry.place},
         ).fetchall()
         same = [row for row in rows if row["save_digest"] == self.save.digest]
         there = {row["image_index"]: row for row in reversed(same)}
