@@ -121,14 +121,12 @@ def _usable_templates(found: Found, known: Mapping[str, KnownRecipe]) -> dict[st
     alike = [path for path in (*found.files, *known) if path.endswith(PICTURES_NAME)]
     for path in filter(is_template, alike):
         row, version = known.get(path), found.files.get(path)
-        is_usable = (
-            row is not None
-            and version is not None
-            and row.outcome == "accepted"
-            and not version.written_since(row.size_and_time)
-            and found.named.get(path, ("",))[0] == row.digest  # else it is read, for what it names
-        )
-        there[path.removesuffix(f"/{PICTURES_NAME}")] = row.digest if row and is_usable else ""
+        digest = ""
+        if row and version and row.outcome == "accepted":
+            is_read = found.named.get(path, ("",))[0] == row.digest  # else it is, for what it names
+            if is_read and not version.written_since(row.size_and_time):
+                digest = row.digest
+        there[path.removesuffix(f"/{PICTURES_NAME}")] = digest
     return there
 
 

@@ -100,28 +100,19 @@ def _enter_picture(sql: Connection, line: dict[str, Any], save: int) -> None:
     if "moved" in line and sql.execute(moved, (file, str(line["moved"]))).rowcount:
         return
     request = request_in(line)
-    columns = {
-        "recipe": str(line["recipe"]),
-        "state": "done",
-        "priority": 0,
-        "save": save,
-        "save_digest": str(line["save_digest"]),
-        "entry_index": int(line["entry_index"]),
-        "image_index": int(line["image_index"]),
-        "entry_digest": str(line.get("entry_digest", "")),
-        "file": file,
-        "ended": datetime.fromisoformat(line["finished"]).timestamp(),
-        "seconds": float(line["seconds"]),
-        "listed": 1,
-    }
-    if request.replace and is_picture_name(str(line["recipe"])):  # as when its rendering began
+    recipe = str(line["recipe"])
+    of_save = {"recipe": recipe, "save": save, "save_digest": str(line["save_digest"])}
+    of_entry = {"priority": 0, "entry_digest": str(line.get("entry_digest", ""))}
+    place = {"entry_index": int(line["entry_index"]), "image_index": int(line["image_index"])}
+    done = {"state": "done", "file": file, "seconds": float(line["seconds"]), "listed": 1}
+    ended = datetime.fromisoformat(line["finished"]).timestamp()
+    if request.replace and is_picture_name(recipe):  # as when its rendering began
         which = f"""recipe = :recipe AND {ELSEWHERE} AND (save_digest != :save_digest
             OR (entry_index, image_index) = (:entry_index, :image_index))"""
-        detach(sql, which, columns | {"folder": file.rpartition("/")[0]})
-        sql.execute("DELETE FROM restored WHERE recipe = :recipe", columns)  # none of them is done
-    query = "DELETE FROM images WHERE recipe = ? AND digest = ?"
-    sql.execute(query, (columns["recipe"], request.digest))
-    insert_image(sql, request, **columns)
+        detach(sql, which, {**of_save, **place, "file": file, "folder": file.rpartition("/")[0]})
+        sql.execute("DELETE FROM restored WHERE recipe = ?", (recipe,))  # none of them is done
+    sql.execute("DELETE FROM images WHERE recipe = ? AND digest = ?", (recipe, request.digest))
+    insert_image(sql, request, **of_save, **of_entry, **place, **done, ended=ended)
 
 
 # -- until the inbox was compared
