@@ -11,7 +11,6 @@ from PIL import ExifTags, Image, TiffTags
 
 from picowatch.cli import parsers
 from picowatch.commands import COMMANDS
-from picowatch.errors import EXIT_CODES
 from picowatch.files.decoding import Original
 from picowatch.metadata.exif import EXIF_TYPES, NOT_KEPT, Directory, exif_bytes, name_of
 from picowatch.metadata.iptc import FIELDS
@@ -117,12 +116,6 @@ def command_table() -> str:
     return _table(("command", "does", "flags"), rows)
 
 
-def exit_code_table() -> str:
-    """Every exit code of the tree of errors, and the two others."""
-    rows = ((str(code), means) for code, means in EXIT_CODES.items())
-    return _table(("exit code", "means"), rows)
-
-
 # Of EXIF's main directory; all others that a TIFF may have there are kept, too.
 _MAIN_TAGS = (
     *("ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit"),
@@ -188,7 +181,6 @@ def iptc_list() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "commands": command_table,
-    "exit codes": exit_code_table,
     "EXIF tags": tag_table,
     "IPTC fields": iptc_list,
     "recipe fields": partial(recipe_table, daily=True),

@@ -43,18 +43,8 @@ import sys
 from shlex import quote
 from typing import Self
 
+# docs/commands.md explains them.
 SUCCEEDED, FAILED, INVALID, IN_USE, PAUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
-
-# As docs/commands.md has them.
-EXIT_CODES = {
-    SUCCEEDED: "success",
-    FAILED: "something failed; picowatch is not running (`status`), or in trouble "
-    "(`status --check`)",
-    INVALID: "invalid settings or flags",
-    IN_USE: "another picowatch is using this outbox (`run`)",
-    PAUSED: "picowatch is paused, and well otherwise (`status --check`)",
-    INTERRUPTED: "interrupted by Ctrl-C or SIGTERM before finishing (`run --once`, `make`)",
-}
 
 
 class PicowatchError(Exception):
