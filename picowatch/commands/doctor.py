@@ -142,8 +142,16 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
         own: dict[str, Any] = {name: folder / name for name in FOLDERS} | {"file_name": "{number}"}
         engine = {name: getattr(settings, name) for name in FOR_ENGINES}
-        began = time.monotonic()
-        _render(Settings(**own, **engine), make_engine)
+        trial, began = Settings(**own, **engine), time.monotonic()
+        console = PlainConsole(StringIO())  # the check says what matters
+        result, interrupted = run_daemon(trial, make_engine, console, Mode(once=True))
+        if interrupted:
+            raise KeyboardInterrupt
+        if not result.succeeded:
+            if not (why := result.reason):
+                lines = (trial.outbox / "failures.jsonl").read_text().splitlines()
+                why = json.loads(lines[-1])["reason"] if lines else "no picture was rendered"
+            raise errors.RenderFailed(why)
         seconds = time.monotonic() - began
         rendered = chunk_of(folder / "outbox/doctor/1.png").rendered
     yield _libraries(rendered["versions"])
@@ -173,20 +181,6 @@ def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
         remedy = f"Update its driver, or choose a build of torch for it at {page}."
         return Check("device", f"{text}, though there is an NVIDIA card", remedy)
     return Check("device", text)
-
-
-def _render(settings: Settings, make_engine: MakeEngine) -> None:
-    """Run the daemon once. Raises RenderFailed with the reason if no picture was rendered."""
-    console = PlainConsole(StringIO())  # the check says what matters
-    result, interrupted = run_daemon(settings, make_engine, console, Mode(once=True))
-    if interrupted:
-        raise KeyboardInterrupt
-    if result.succeeded:
-        return
-    if not (why := result.reason):
-        lines = (settings.outbox / "failures.jsonl").read_text().splitlines()
-        why = json.loads(lines[-1])["reason"] if lines else "no picture was rendered"
-    raise errors.RenderFailed(why)
 
 
 def _memory() -> Check:

@@ -24,7 +24,7 @@ from picowatch.metadata.embedded_text import PICOWATCH, read_texts
 from picowatch.metadata.recipe_yaml import differing_fields, others_yaml, recipe_yaml, value_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.photo_metadata import MARKS, NOTHING_KEPT, photo_metadata
-from picowatch.recipe.chunk import Chunk, escaped_json, read_chunk
+from picowatch.recipe.chunk import escaped_json, read_chunk
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import shown
 from picowatch.settings.settings import Settings
@@ -106,11 +106,24 @@ def _text(path: Path, load: Callable[[], Settings], as_json: bool, whole: bool) 
         with path.open("rb") as file:
             mark = photo_metadata(file, NOTHING_KEPT).mark  # which is no field of a recipe
         head = f"# {mark}: {MARKS[mark]} (IPTC DigitalSourceType).\n" if mark else ""
-        if PICOWATCH in texts:
-            return head + _recipe(read_chunk(texts[PICOWATCH]), load, whole)
-        return head + others_yaml(texts, _inventory(load))
+        if PICOWATCH not in texts:
+            return head + others_yaml(texts, _inventory(load))
+        chunk = read_chunk(texts[PICOWATCH])
+        request = chunk.request
+        with suppress(SettingsInvalid):  # its pictures keep their names then
+            if request.pictures:  # a recipe in the inbox itself names them otherwise
+                settings = load()
+                named = NamedPictures(settings.inbox, settings.outbox, 0, 0, "")
+                request = chunk.request_for(named)
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
+    # No field of a recipe has the notes of a table's row, and the embeddings.
+    told = [f"{name}: {text}" for name, text in request.notes.items()]
+    if names := ", ".join(f"'{shown(use.name)}'" for use in request.embeddings):
+        rest = "Any that is not in models/embeddings is plain words."
+        told.append(f"The prompts use the embeddings {names}. {rest}")
+    head += "".join(f"# {harmless(comment)}\n" for comment in told)
+    return head + recipe_yaml(request, None if whole else differing_fields(request))
 
 
 def _found(path: Path, load: Callable[[], Settings]) -> Path:
@@ -119,23 +132,6 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
         return path
     inside = load().outbox / path
     return inside if os.path.exists(inside) else path  # noqa: PTH110
-
-
-def _recipe(chunk: Chunk, load: Callable[[], Settings], whole: bool) -> str:
-    request = chunk.request
-    with suppress(SettingsInvalid):  # its pictures keep their names then
-        if request.pictures:  # a recipe in the inbox itself names them otherwise
-            settings = load()
-            named = NamedPictures(settings.inbox, settings.outbox, 0, 0, "")
-            request = chunk.request_for(named)
-    # No field of a recipe has the notes of a table's row, and the embeddings.
-    told = [f"{name}: {text}" for name, text in request.notes.items()]
-    if names := ", ".join(f"'{shown(use.name)}'" for use in request.embeddings):
-        rest = "Any that is not in models/embeddings is plain words."
-        told.append(f"The prompts use the embeddings {names}. {rest}")
-    fields = None if whole else differing_fields(request)
-    comments = "".join(f"# {harmless(comment)}\n" for comment in told)
-    return comments + recipe_yaml(request, fields)
 
 
 # -- why, from the ledger and the pictures' metadata

@@ -78,12 +78,10 @@ class _Sheet:
 
     def __init__(self, cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> None:
         self._cells = cells
-        named = [[(axis.label, value) for value in axis.values] for axis in axes]
-        columns: list[_Line] = [(value,) for value in named[-1]] if named else []
-        rows: list[_Line] = list(product(*named[:-1]))
-        if not named:
-            columns = [()] * max(1, ceil(sqrt(len(cells))))
-            rows = [()] * ceil(len(cells) / len(columns))
+        columns: list[_Line] = [()] * max(1, ceil(sqrt(len(cells))))
+        rows: list[_Line] = [()] * ceil(len(cells) / len(columns))
+        if named := [[(axis.label, value) for value in axis.values] for axis in axes]:
+            columns, rows = [(value,) for value in named[-1]], list(product(*named[:-1]))
         self._rows, self._columns = rows, columns
         has_names, has_labels = any(columns), any(cell.label for cell in cells)
         label = LINES * (LARGEST_FONT + 4)
