@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from math import log, prod
 from typing import Any, NamedTuple
 
-from picowatch.catalog.headers import BLOCKS, Header
+from picowatch.catalog.headers import BLOCKS, MIXTURES, Header
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 
@@ -50,6 +50,9 @@ def stored(header: Header) -> str:
     if most in FP8:
         return "scaled fp8" if any(name.endswith(SCALES) for name in header.shapes) else "fp8"
     quantised = {kind: word for kind, word in _FORMATS.values() if kind not in FP8}
+    mixture = MIXTURES.get(header.metadata.get("general.file_type", ""), "")
+    if mixture.startswith(f"{most}_"):
+        return mixture
     return (_WORDS | quantised).get(most, most)
 
 

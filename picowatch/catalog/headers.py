@@ -208,6 +208,11 @@ TYPES = {
     23: ("IQ4_XS", 256, 136),
 }  # fmt: skip
 BLOCKS = {name: (values, size) for name, values, size in TYPES.values()}
+# llama.cpp's names for mixtures of types (LLAMA_FTYPE), by the entry general.file_type.
+MIXTURES = {
+    "11": "Q3_K_S", "12": "Q3_K_M", "13": "Q3_K_L", "14": "Q4_K_S", "15": "Q4_K_M",
+    "16": "Q5_K_S", "17": "Q5_K_M",
+}  # fmt: skip
 
 
 def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:

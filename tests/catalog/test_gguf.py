@@ -23,12 +23,13 @@ def entry(key: str, kind: int, value: bytes) -> bytes:
 
 
 ARCHITECTURE = entry("general.architecture", TEXT, text("flux"))
+Q4_K_S = entry("general.file_type", U32, struct.pack("<I", 14))
 
 
 def gguf(
     shapes: Shapes,
     kind: str = "Q4_K",
-    metadata: tuple[bytes, ...] = (ARCHITECTURE,),
+    metadata: tuple[bytes, ...] = (ARCHITECTURE, Q4_K_S),
     version: int = 3,
     number: int | None = None,
 ) -> tuple[bytes, int]:
@@ -64,12 +65,19 @@ EVERY_TYPE = (
 
 @pytest.mark.parametrize(
     ("kind", "metadata", "stored"),
-    [("Q8_0", (ARCHITECTURE,), "Q8_0"), ("Q4_K", EVERY_TYPE, "Q4_K"), ("BF16", (), "bfloat16")],
+    [
+        ("Q8_0", (ARCHITECTURE, Q4_K_S), "Q8_0"),
+        ("Q4_K", (ARCHITECTURE, Q4_K_S), "Q4_K_S"),
+        ("Q4_K", (ARCHITECTURE,), "Q4_K"),
+        ("Q4_K", (*EVERY_TYPE, Q4_K_S), "Q4_K_S"),
+        ("BF16", (), "bfloat16"),
+        ("Q5_K", (entry("general.file_type", TEXT, text("17")),), "Q5_K_M"),
+    ],
 )
 def test_the_type_of_most_weights_is_told(
     tmp_path: Path, kind: str, metadata: tuple[bytes, ...], stored: str
 ) -> None:
-    """Whatever its metadata are. The name keeps its ending."""
+    """As the declared mixture, if it is of that type. The name keeps its ending."""
     add(tmp_path, gguf(Z_IMAGE, kind, metadata), "checkpoints/z_turbo.gguf")
     found = found_in(tmp_path)
     assert (found.name, found.family, found.stored) == ("z_turbo.gguf", "z_image", stored)
