@@ -70,14 +70,14 @@ def read_canvas(
     decode = decoding.decode_alpha if request.mask_is_alpha else decoding.decode_mask
     mask = found or decoded(decode, folder, request.mask_hash, request.painted_mask)
     padding = request.mask_padding
-    if padding is None and picture.size == request.given_size != size:
+    if padding is not None:
+        redrawn = redrawn_area(mask, request, picture.size)
+        canvas = part_of(picture, redrawn, _with_soft_edge(redrawn, request), padding, size)
+    elif picture.size == request.given_size != size:
         canvas = _resized(picture, mask, request, size)
     else:
-        if padding is None:
-            picture = fit(picture, size, request.resize)
-        redrawn, box = redrawn_area(mask, request, picture.size), (0, 0, *picture.size)
-        canvas = Canvas(picture, redrawn, _with_soft_edge(redrawn, request), picture, box)
-        canvas = canvas if padding is None else part_of(canvas, padding, size)
+        picture, redrawn = fit(picture, size, request.resize), redrawn_area(mask, request, size)
+        canvas = Canvas(picture, redrawn, _with_soft_edge(redrawn, request), picture, (0, 0, *size))
     if request.mask_is_alpha and not request.mask_invert:  # what is transparent is filled
         canvas = canvas._replace(whole=decoding.on_white(canvas.whole or picture))
     # Only a reference is seen with its transparency.
@@ -95,13 +95,13 @@ def _resized(picture: Image.Image, mask: Image.Image, request: ImageRequest, siz
     return Canvas(fit(picture, size, "fit"), redrawn, opacity, picture, (0, 0, *picture.size))
 
 
-def part_of(whole: Canvas, padding: int, size: Size) -> Canvas:
-    """Return the part of a canvas to draw: the mask with its soft edge, and pixels around it.
+def part_of(
+    picture: Image.Image, redrawn: Image.Image, opacity: Image.Image, padding: int, size: Size
+) -> Canvas:
+    """Return the part of a picture to draw: the mask with its soft edge, and pixels around it.
 
     It has `size`'s proportions where the picture has room for them.
     """
-    picture, redrawn, opacity, *_ = whole
-    assert redrawn and opacity
     area = ImageChops.lighter(redrawn, opacity).getbbox() or (0, 0, *picture.size)
     left, top = max(0, area[0] - padding), max(0, area[1] - padding)
     right, bottom = min(picture.width, area[2] + padding), min(picture.height, area[3] + padding)

@@ -204,6 +204,5 @@ def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
 
 def _depth(tensors: Tensors, block: str) -> int:
     """Count the transformer blocks of an attention."""
-    pattern = re.compile(rf"{re.escape(block)}attentions\.0\.transformer_blocks\.(\d+)\.")
-    found = (pattern.match(name) for name in tensors)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    at = f"{block}attentions.0.transformer_blocks."
+    return len({name.removeprefix(at).split(".")[0] for name in tensors if name.startswith(at)})

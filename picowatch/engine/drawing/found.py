@@ -162,7 +162,7 @@ class Details:
             if not redrawn.getbbox():  # nothing is left of it
                 continue
             soft = redrawn.filter(ImageFilter.GaussianBlur(use.mask_blur))
-            canvas = part_of(Canvas(picture, redrawn, soft), use.mask_padding, use.sides)
+            canvas = part_of(picture, redrawn, soft, use.mask_padding, use.sides)
             number = len(self.parts) - begin
             part = _request(request, use, number, f"{at}.{number}")
             self.parts.append(Part(at, part, canvas))
