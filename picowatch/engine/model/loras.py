@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.model.cache import Cache, Key
+from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.lora_files import File, read_lora
 from picowatch.engine.model.part_files import Tensors
 from picowatch.engine.model.verify import Verified
@@ -51,9 +51,14 @@ class Loras:
         pipeline = self._pipeline()
         if names.keys() != self._files.keys():
             self._unload(pipeline)
+            in_memory = tuple(
+                (part, str(module.dtype))
+                for part, module in pipeline.components.items()
+                if isinstance(module, torch.nn.Module)
+            )
             try:
                 for sha256, name in names.items():
-                    key = self._key(sha256, pipeline)
+                    key = "lora", sha256, self._checkpoint, in_memory
                     with self._verified("lora", name, sha256) as model:
                         size = model.path.stat().st_size
                         file: File | None = self._kept.get(key)
@@ -74,15 +79,6 @@ class Loras:
         unused = ((name, self._files[sha256].unused) for sha256, name in names.items())
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
         self.of_texts = tuple(use for use in weights.items() if self._files[use[0]].of_texts)
-
-    def _key(self, sha256: str, pipeline: Any) -> Key:
-        """Return the key of a file for the parts in memory."""
-        parts = tuple(
-            (part, str(module.dtype))
-            for part, module in pipeline.components.items()
-            if isinstance(module, torch.nn.Module)
-        )
-        return "lora", sha256, self._checkpoint, parts
 
     def _load(self, use: LoraUse, file: File, pipeline: Any) -> File:
         """Let diffusers wrap the layers of a file."""
