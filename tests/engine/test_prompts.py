@@ -10,13 +10,7 @@ import torch
 from picowatch.catalog import Catalog
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.families import Texts, reading_of
-from picowatch.engine.model.prompts import (
-    CHUNK_TOKENS,
-    Chunk,
-    Conditions,
-    PromptEncoder,
-    read_vectors,
-)
+from picowatch.engine.model.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, TextTower
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from picowatch.families.row import Variant
@@ -131,7 +125,8 @@ def test_all_forms_of_embedding_files_are_read(
     tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
     """A1111's, ComfyUI's, diffusers'."""
-    assert read_vectors(write(tmp_path / "it.safetensors", tensors)).shape[1] == 8
+    tower = TextTower(Mock(**{"get_input_embeddings.return_value.embedding_dim": 8}))
+    assert tower.read(write(tmp_path / "it.safetensors", tensors), "it").shape[1] == 8
 
 
 def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None:

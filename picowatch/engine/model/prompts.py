@@ -99,8 +99,15 @@ class TextTower:
         return Encoded(states, getattr(output, "text_embeds", None))
 
     def read(self, path: Path, name: str) -> torch.Tensor:
-        """Read an embedding's vectors for this encoder. RenderFailed if they do not fit."""
-        vectors = read_vectors(path, self.key)
+        """Return an embedding's vectors for this encoder as rows. RenderFailed if they do not fit.
+
+        A file has them as `key`, as A1111's `emb_params`, or as diffusers' only tensor.
+        """
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            key = next((each for each in (self.key, "emb_params") if each in names), names[0])
+            tensor: torch.Tensor = file.get_tensor(key)
+        vectors = tensor.float().reshape(-1, tensor.shape[-1]).clone()
         width, own = vectors.shape[1], self.encoder.get_input_embeddings().embedding_dim
         if width != own:
             raise RenderFailed(
@@ -109,15 +116,6 @@ class TextTower:
                 "Remove its name from the prompt, or use it with a checkpoint that it is made for.",
             )
         return vectors
-
-
-def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
-    """Return the vectors as rows: `key`, A1111's `emb_params`, or diffusers' only tensor."""
-    with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-        name = next((choice for choice in (key, "emb_params") if choice in names), names[0])
-        tensor: torch.Tensor = file.get_tensor(name)
-    return tensor.float().reshape(-1, tensor.shape[-1]).clone()
 
 
 @dataclass(eq=False)
