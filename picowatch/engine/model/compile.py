@@ -41,6 +41,10 @@ _RECOMPILE_LIMIT = 64
 _BYTES_TO_CONVERT = 10
 _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
+# A denoiser that starts its kernels in less than this share of its time does not wait for the
+# processor: a graph would only take memory.
+_START_BOUND = 0.7
+_KEPT = 8  # graphs, which share their memory
 _NUMPYS = {torch.bfloat16: torch.float32, torch.float16: torch.float32}  # its type for torch's
 
 
@@ -243,12 +247,6 @@ def _import_openvino() -> Any:
     import openvino  # type: ignore[import-untyped]
 
     return openvino
-
-
-# A denoiser that starts its kernels in less than this share of its time does not wait for the
-# processor: a graph would only take memory.
-_START_BOUND = 0.7
-_KEPT = 8  # they share their memory
 
 
 class Graphed:

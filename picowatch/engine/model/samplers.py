@@ -30,22 +30,8 @@ from picowatch.engine.private import replace_beta_levels
 from picowatch.recipe.passes import steps_taken
 from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
 
-# "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
-_BETA_SHAPE = 0.6
-_QUADRATURE = 2**16  # steps of the integral of its density
-# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its table ends with this; diffusers' with 0.
-_LEAST_ALIGNED = 0.029
-
 Levels = NDArray[np.float64]
 
-_SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
-# The settings of a checkpoint's schedule that a recipe's `prediction` replaces.
-_PREDICTIONS: dict[str, dict[str, Any]] = {
-    "": {},
-    "epsilon": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False},
-    "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
-    "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
-}
 # Classes whose "linspace" leaves out the last of a step more: ten steps end at the training step
 # 100. They follow Euler's steps for "uniform".
 _STOP_EARLY = (
@@ -56,8 +42,6 @@ _STOP_EARLY = (
 _CLASSES = {"LMSDiscrete": LMSDiscreteScheduler, "DPMSolver3MSDE": DPMSolver3MSDEScheduler}
 # Few-step models are distilled on a schedule of 50 steps; more steps need a finer schedule.
 _DISTILLED = ("LCM", "TCD")
-_DISTILLED_STEPS = 50
-_TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
 
 
 @dataclass(eq=False)
@@ -78,15 +62,14 @@ class PreparedSampler:
         return getattr(self.scheduler, name)
 
     def set_timesteps(self, *_: Any, **__: Any) -> None:
-        """Do nothing: the timesteps are set."""
+        """Do nothing: the timesteps and the begin index are set."""
 
-    def set_begin_index(self, _: int) -> None:
-        """Do nothing: the begin index is set."""
+    set_begin_index = set_timesteps
 
     @property
     def eta(self) -> float:
-        """The noise that a step of TCD adds, its authors' value; 0 for all other samplers."""
-        return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
+        """The noise that a step of TCD adds, its own default (pipelines pass 0); else 0."""
+        return 0.3 if isinstance(self.scheduler, TCDScheduler) else 0.0
 
 
 def build_sampler(
@@ -102,7 +85,10 @@ def build_sampler(
     sampler = sampler_named(name)
     if schedule_type not in EVEN and sampler.with_levels:
         sampler = sampler_named(sampler.with_levels)
-    config = config | _PREDICTIONS[prediction]
+    if prediction:
+        kind = "epsilon" if prediction == "epsilon" else "v_prediction"
+        zero_snr = prediction == "v_zero_snr"
+        config = config | {"prediction_type": kind, "rescale_betas_zero_snr": zero_snr}
     scheduler = _scheduler(sampler, schedule_type, steps, config, family)
     return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
 
@@ -119,9 +105,9 @@ def _scheduler(
     spacing = _spacing(sampler.spacing, schedule_type, steps, zero_snr=zero_snr)
     options = {**sampler.options, "timestep_spacing": spacing}
     if sampler.scheduler in _DISTILLED:
-        options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
-    if schedule_type in _SIGMA_OPTIONS:
-        options[_SIGMA_OPTIONS[schedule_type]] = True
+        options["original_inference_steps"] = max(steps, 50)
+    if schedule_type in ("karras", "exponential"):
+        options[f"use_{schedule_type}_sigmas"] = True
     scheduler = kind.from_config(config, **options)
     if schedule_type in NOISE_LEVELS:
         use_noise_levels(scheduler, schedule_type, family)
@@ -218,11 +204,12 @@ def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> No
 def _beta(low: float, high: float, steps: int, _: str) -> Levels:
     """Return even quantiles of the beta distribution over the model's range, without scipy.
 
-    It is integrated over the angle whose squared sine is the value: that density is finite.
+    "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6. It is
+    integrated over the angle whose squared sine is the value: that density is finite.
     """
-    angles = np.linspace(0, math.pi / 2, _QUADRATURE + 1)
+    angles = np.linspace(0, math.pi / 2, 2**16 + 1)
     middles = (angles[1:] + angles[:-1]) / 2
-    mass = np.append(0, np.cumsum(np.sin(2 * middles) ** (2 * _BETA_SHAPE - 1)))
+    mass = np.append(0, np.cumsum(np.sin(2 * middles) ** (2 * 0.6 - 1)))
     found = np.interp(np.linspace(1, 0, steps), mass / mass[-1], angles)
     levels: Levels = low + np.sin(found) ** 2 * (high - low)
     return levels
@@ -239,9 +226,12 @@ def _kl_optimal(low: float, high: float, steps: int, _: str) -> Levels:
 
 
 def _align_your_steps(_: float, __: float, steps: int, family: str) -> Levels:
-    """Return the ten steps, or a number interpolated evenly in logarithms, as in A1111."""
+    """Return the ten steps, or a number interpolated evenly in logarithms, as in A1111.
+
+    The table of "Align Your Steps", https://arxiv.org/abs/2404.14507, ends with 0.029, not with 0.
+    """
     name = "StableDiffusionXLSigmas" if family == "sdxl" else "StableDiffusionSigmas"
-    table = np.log([*AysSchedules[name][:-1], _LEAST_ALIGNED])
+    table = np.log([*AysSchedules[name][:-1], 0.029])
     places = np.linspace(0, len(table) - 1, steps)
     levels: Levels = np.exp(np.interp(places, np.arange(len(table)), table))
     return levels

@@ -11,8 +11,6 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from picowatch.engine.private import begin_steps, count_step
 
-_ALMOST_ONE = 1 - 1e-6  # at pure noise, the logarithms in the solvers would be infinite
-
 
 class DPMSolver3MSDEScheduler(EulerDiscreteScheduler):  # type: ignore[misc]
     """Euler's noise levels and predictions, with the steps of k-diffusion's sample_dpmpp_3m_sde.
@@ -99,7 +97,8 @@ class SolvedFlow(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
                 prediction_type="flow_prediction",
                 use_flow_sigmas=True,
             )
-            solver.sigmas = self.sigmas.cpu().clamp(max=_ALMOST_ONE)
+            # At pure noise, the logarithms in the solvers would be infinite.
+            solver.sigmas = self.sigmas.cpu().clamp(max=1 - 1e-6)
             solver.timesteps = self.timesteps
             solver.num_inference_steps = len(self.timesteps)
             solver.set_begin_index(self.step_index)

@@ -17,13 +17,6 @@ from picowatch.recipe.request import ControlUse
 Pixels = NDArray[np.uint8]
 _Numbers = NDArray[np.int32]
 
-# For lineart_standard: the radius for the paper's brightness, the least strength for scaling lines,
-# and the strength from which on a pixel counts as a line.
-_PAPER_RADIUS = 6.0
-_LEAST_LINE, _LINE = 16, 8
-# For Canny: the tangent of 22.5 degrees, times 2 ** _BITS.
-_TANGENT, _BITS = 13573, 15
-
 
 def preprocess(picture: Pixels, use: ControlUse) -> Pixels:
     """Return the map of an RGB picture of the right size, as RGB."""
@@ -39,10 +32,10 @@ def _luminance(picture: Pixels, _: ControlUse) -> Pixels:
 
 def _lineart(picture: Pixels, _: ControlUse) -> Pixels:
     """Return dark lines on light paper as white on black (A1111's lineart_standard)."""
-    darker = _blurred(picture, _PAPER_RADIUS).astype(np.float64) - picture
+    darker = _blurred(picture, 6.0).astype(np.float64) - picture  # than the paper
     strength = darker.min(axis=2).clip(0, 255)
-    lines = strength[strength > _LINE]
-    usual = max(_LEAST_LINE, float(np.median(lines))) if len(lines) else _LEAST_LINE
+    lines = strength[strength > 8]  # from here on a pixel counts as a line
+    usual = max(16, float(np.median(lines))) if len(lines) else 16
     return _grey((strength / usual * 127).clip(0, 255))
 
 
@@ -99,9 +92,10 @@ def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[n
         height, width = strength.shape
         return padded[1 + rows : 1 + rows + height, 1 + columns : 1 + columns + width]
 
-    steep, flat = np.abs(down).astype(np.int64) << _BITS, np.abs(across).astype(np.int64)
-    level = steep < flat * _TANGENT
-    upright = steep > flat * _TANGENT + (flat << (_BITS + 1))
+    tangent, bits = 13573, 15  # that of 22.5 degrees, times 2 ** bits
+    steep, flat = np.abs(down).astype(np.int64) << bits, np.abs(across).astype(np.int64)
+    level = steep < flat * tangent
+    upright = steep > flat * tangent + (flat << (bits + 1))
     beside = (strength > neighbour(0, -1)) & (strength >= neighbour(0, 1))
     above = (strength > neighbour(-1, 0)) & (strength >= neighbour(1, 0))
     falling = (strength > neighbour(-1, -1)) & (strength > neighbour(1, 1))
