@@ -32,6 +32,7 @@ from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
 
 Levels = NDArray[np.float64]
 
+_SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
 # Classes whose "linspace" leaves out the last of a step more: ten steps end at the training step
 # 100. They follow Euler's steps for "uniform".
 _STOP_EARLY = (
@@ -106,8 +107,8 @@ def _scheduler(
     options = {**sampler.options, "timestep_spacing": spacing}
     if sampler.scheduler in _DISTILLED:
         options["original_inference_steps"] = max(steps, 50)
-    if schedule_type in ("karras", "exponential"):
-        options[f"use_{schedule_type}_sigmas"] = True
+    if schedule_type in _SIGMA_OPTIONS:
+        options[_SIGMA_OPTIONS[schedule_type]] = True
     scheduler = kind.from_config(config, **options)
     if schedule_type in NOISE_LEVELS:
         use_noise_levels(scheduler, schedule_type, family)
