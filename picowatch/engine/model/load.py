@@ -146,19 +146,16 @@ def _scheduler(model: Model, part: Part) -> Any:
     if model.prediction:  # from the checkpoint's own header
         config["prediction_type"] = model.prediction
     elif (model.family, model.layout) == ("sd2", "file"):
-        config["prediction_type"] = _prediction(model)
+        # The header does not tell, and a wrong guess fails.
+        config["prediction_type"] = "epsilon"
+        if model.in_channels == LATENT_CHANNELS:  # others are for inpainting
+            with safe_open(model.path, framework="pt") as file:
+                spread = file.get_tensor(_TELLING).float().std(correction=0)
+            if float(spread) > _SPREAD_OF_V:
+                config["prediction_type"] = "v_prediction"
     if model.zero_snr:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return kind.from_config(config)
-
-
-def _prediction(model: Model) -> str:
-    """Return what a file of 2.x predicts: its header does not tell, and a wrong guess fails."""
-    if model.in_channels != LATENT_CHANNELS:  # for inpainting
-        return "epsilon"
-    with safe_open(model.path, framework="pt") as file:
-        spread = file.get_tensor(_TELLING).float().std(correction=0)
-    return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
 
 
 def _config(model: Model, part: Part) -> dict[str, Any]:
