@@ -18,15 +18,10 @@ import diffusers
 import torch
 from PIL import Image
 
+from picowatch.engine import private
 from picowatch.engine.model.cache import Cache
 from picowatch.engine.model.prompts import PromptEncoder, TextTower
 from picowatch.engine.model.verify import Verified
-from picowatch.engine.private import (
-    execution_device,
-    ideogram4_embeds,
-    ideogram4_inputs,
-    lumina2_embeds,
-)
 from picowatch.families.row import GUIDER, Family, Reading, Variant
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
@@ -38,7 +33,6 @@ diffusers.logging.set_verbosity_error()
 logging.getLogger("diffusers.modular_pipelines.modular_pipeline").setLevel(logging.CRITICAL)
 
 _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
-_READS = "text_encoder"  # the block that reads prompts
 _D: Any = diffusers
 
 
@@ -57,7 +51,7 @@ class Modular:
     def __init__(self, **parts: Any) -> None:
         blocks = getattr(_D, self.default_blocks_name)()
         blocks.sub_blocks.pop("prompt_upsampler", None)  # a language model that rewrites prompts
-        self._reading_blocks = blocks.sub_blocks.pop(_READS)
+        self._reading_blocks = blocks.sub_blocks.pop("text_encoder")
         for loop in _loops(blocks):
             loop.set_progress_bar_config(disable=True)
         super().__init__(blocks=blocks)  # type: ignore[call-arg]
@@ -66,20 +60,15 @@ class Modular:
         self._names |= {output.name for output in self._reading_blocks.intermediate_outputs}
         _give(self, parts)
 
-    @cached_property
-    def _reader(self) -> Any:
-        """The pipeline that reads prompts."""
-        reader = self._drawn(blocks=self._reading_blocks)
-        _give(reader, self._parts)
-        return reader
-
     def encode_prompt(self, prompt: str | list[str], **named: Any) -> dict[str, Any]:
         """Return what the text encoder's block makes of a prompt, by the names of its outputs."""
         text = prompt if isinstance(prompt, str) else prompt[0]
         outputs = [output.name for output in self._reading_blocks.intermediate_outputs]
-        if "guider" in self._reader.component_names:  # it would encode a negative prompt, too
-            self._reader.guider = _D.ClassifierFreeGuidance(guidance_scale=1.0)
-        found = self._reader(prompt=text, output=outputs, **named)
+        reader = self._drawn(blocks=self._reading_blocks)
+        _give(reader, self._parts)
+        if "guider" in reader.component_names:  # it would encode a negative prompt, too
+            reader.guider = _D.ClassifierFreeGuidance(guidance_scale=1.0)
+        found = reader(prompt=text, output=outputs, **named)
         return {name: value for name, value in found.items() if value is not None}
 
     def __call__(
@@ -126,20 +115,6 @@ def adapted(kind: Any) -> Any:
     return type(kind.__name__, (Modular, kind), {"_drawn": kind})
 
 
-def guider_for(request: ImageRequest, steps: int) -> Any:
-    """Return the guidance of a run of so many steps."""
-    guided = [step for step in range(steps) if is_guided(request, step / steps)]
-    if not guided:
-        return _D.ClassifierFreeGuidance(guidance_scale=1.0)
-    # In the middle of a step, because diffusers rounds shares of the steps down.
-    return _D.ClassifierFreeGuidance(
-        guidance_scale=request.cfg_scale,
-        guidance_rescale=request.cfg_rescale,
-        start=(guided[0] + 0.5) / steps if guided[0] else 0.0,
-        stop=min(1.0, (guided[-1] + 1.5) / steps),
-    )
-
-
 def words(prompt: str) -> str:
     """Return a prompt without weights and tags; unlike CLIP, T5 reads the space around tags."""
     return without_weights(plain_prompt(_BEFORE_TAG.sub("", prompt))).strip()
@@ -161,11 +136,21 @@ def takes(function: Callable[..., Any], argument: str) -> bool:
 
 def guidance_inputs(row: Family, request: ImageRequest, steps: int) -> dict[str, Any]:
     """Return a request's guidance as its family's pipelines take it, for a run of so many steps."""
-    if row.guidance == GUIDER:
-        return {"guider": guider_for(request, steps)}
-    values = {field: getattr(request, field) for field in ("cfg_scale", "guidance")}
-    values["cfg_scale - 1"] = request.cfg_scale - 1
-    return {argument: values[field] for argument, field in row.guidance.items()}
+    if row.guidance != GUIDER:
+        values = {field: getattr(request, field) for field in ("cfg_scale", "guidance")}
+        values["cfg_scale - 1"] = request.cfg_scale - 1
+        return {argument: values[field] for argument, field in row.guidance.items()}
+    guided = [step for step in range(steps) if is_guided(request, step / steps)]
+    if not guided:
+        return {"guider": _D.ClassifierFreeGuidance(guidance_scale=1.0)}
+    guider = _D.ClassifierFreeGuidance(
+        guidance_scale=request.cfg_scale,
+        guidance_rescale=request.cfg_rescale,
+        # In the middle of a step, because diffusers rounds shares of the steps down.
+        start=(guided[0] + 0.5) / steps if guided[0] else 0.0,
+        stop=min(1.0, (guided[-1] + 1.5) / steps),
+    )
+    return {"guider": guider}
 
 
 def built(row: Family, variant: Variant, kind: str, parts: Mapping[str, Any]) -> Any:
@@ -186,7 +171,6 @@ def built(row: Family, variant: Variant, kind: str, parts: Mapping[str, Any]) ->
 
 # A pipeline's arguments in place of prompts: tensors or lists, a row or an entry for each image.
 Encoded = Mapping[str, Any]
-Parts = Mapping[str, Any]  # a checkpoint's, by diffusers' names
 
 
 def _by_pipeline(reading: Reading, pipeline: Any, prompt: str) -> Encoded:
@@ -199,16 +183,14 @@ _ENCODE: Mapping[str, Callable[[Reading, Any, str], Encoded]] = {
     "pipeline": _by_pipeline,
     "blocks": lambda _, pipeline, prompt: pipeline.encode_prompt(prompt),
     "ernie": lambda _, pipeline, prompt: {
-        "prompt_embeds": pipeline.encode_prompt(prompt, execution_device(pipeline))
+        "prompt_embeds": pipeline.encode_prompt(prompt, private.execution_device(pipeline))
     },
-    "lumina2": lambda _, pipeline, prompt: lumina2_embeds(pipeline, prompt),
-    "ideogram4": lambda _, pipeline, prompt: {"prompt_embeds": ideogram4_embeds(pipeline, prompt)},
+    "lumina2": lambda _, pipeline, prompt: private.lumina2_embeds(pipeline, prompt),
+    "ideogram4": lambda _, pipeline, prompt: {
+        "prompt_embeds": private.ideogram4_embeds(pipeline, prompt)
+    },
     "later": lambda _, __, prompt: {"prompt": [prompt]},
 }
-
-
-def _length(tokenizer: Any, prompt: str) -> int:
-    return len(tokenizer(prompt)["input_ids"])
 
 
 def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
@@ -229,24 +211,11 @@ def _longcat_tokens(tokenizer: Any, prompt: str) -> int:
 
 
 _COUNT: Mapping[str, Callable[[Any, str], int]] = {
-    "tokenizer": _length,
-    "processor": lambda processor, prompt: _length(processor.tokenizer, prompt),
+    "tokenizer": lambda tokenizer, prompt: len(tokenizer(prompt)["input_ids"]),
+    "processor": lambda processor, prompt: len(processor.tokenizer(prompt)["input_ids"]),
     "flux2_dev": _flux2_dev_tokens,
     "longcat": _longcat_tokens,
 }
-
-
-def _scaled(pipeline: Any, pictures: Sequence[Image.Image], reading: Reading) -> list[Any]:
-    """Return the pictures as the pipeline scales them for its text encoder: to an area."""
-    module = sys.modules[type(pipeline).__module__]  # importing it here would take 0.1 s
-    area, found = getattr(module, "CONDITION_IMAGE_SIZE", 1024 * 1024), []
-    for picture in pictures:
-        width, height, *_ = module.calculate_dimensions(area, picture.width / picture.height)
-        scaled = pipeline.image_processor.resize(picture, height, width)
-        if reading.halves:
-            scaled = pipeline.image_processor.resize(scaled, height // 2, width // 2)
-        found.append(scaled)
-    return found
 
 
 def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -258,7 +227,7 @@ def answer(reading: Reading, pipeline: Any, inputs: dict[str, Any]) -> dict[str,
     def encode(*_: Any, grid_h: int = 0, grid_w: int = 0, **__: Any) -> list[torch.Tensor]:
         found = next(given)
         if reading.encode == "ideogram4":
-            return ideogram4_inputs(pipeline, found, grid_h, grid_w)
+            return private.ideogram4_inputs(pipeline, found, grid_h, grid_w)
         return [result.to(found.device) for result in own([""] * len(found), prompt_embeds=found)]
 
     pipeline.encode_prompt = encode
@@ -280,7 +249,7 @@ class Texts:
     """What a checkpoint's text encoders made of texts."""
 
     reading: Reading
-    _parts: Parts  # those in memory
+    _parts: Mapping[str, Any]  # those in memory, by diffusers' names
     _pipeline: Callable[[str], Any]  # makes a pipeline of them
     _bring: Callable[[], None]  # restores the encoders
     _verified: Verified  # opens embeddings
@@ -323,12 +292,21 @@ class Texts:
         key = text, seen if self.reading.sees else len(hashes)
 
         def read() -> Any:
-            # FLUX.2 klein KV's for edits would change the transformer, which may not be in memory.
-            pipeline = self._pipeline("edit" if self.reading.sees else "text")
-            looks = (
-                {"image": _scaled(pipeline, pictures, self.reading)} if self.reading.sees else {}
-            )
-            return pipeline.encode_prompt(prompt=[text], **looks)
+            if not self.reading.sees:
+                # FLUX.2 klein KV's for edits would change the transformer, which may be away.
+                return self._pipeline("text").encode_prompt(prompt=[text])
+            pipeline, scaled = self._pipeline("edit"), []
+            module = sys.modules[type(pipeline).__module__]  # importing it here would take 0.1 s
+            area = getattr(module, "CONDITION_IMAGE_SIZE", 1024 * 1024)
+            for picture in pictures:  # as the pipeline scales them for its text encoder
+                width, height, *_ = module.calculate_dimensions(
+                    area, picture.width / picture.height
+                )
+                small = pipeline.image_processor.resize(picture, height, width)
+                if self.reading.halves:
+                    small = pipeline.image_processor.resize(small, height // 2, width // 2)
+                scaled.append(small)
+            return pipeline.encode_prompt(prompt=[text], image=scaled)
 
         return self._encoded_once(key, read)
 
