@@ -105,13 +105,23 @@ def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]
 
 
 def _prompt_lines(source: Source, problems: Problems) -> list[Entry]:
+    """Return the prompts, each a line joined with those that backslashes continue."""
     entries: list[Entry] = []
-    number = 0
-    while number < len(source.lines):
-        if _is_skipped(source.lines[number]):
-            number += 1
+    pieces: list[str] = []
+    for number, text in enumerate(source.lines, 1):
+        if not pieces and _is_skipped(text):
             continue
-        line, number = _whole_line(source, number, problems)
+        piece = text.rstrip()
+        # Only an odd number of backslashes continues: a pair is an escaped backslash.
+        goes_on = (len(piece) - len(piece.rstrip("\\"))) % 2
+        pieces.append(piece[: len(piece) - goes_on])
+        if goes_on and number < len(source.lines):
+            continue
+        if goes_on:
+            what = "a backslash at the end of a line continues it on the next line"
+            end = Position(source, number, len(piece))
+            problems.add(end, f"{what}, but there is no next line.")
+        line, pieces = PromptLine(source, number - len(pieces) + 1, "\n".join(pieces)), []
         written = line.written(0)
         if _RULE.fullmatch(written.text):
             message = "settings between --- lines may appear only once, above all prompts."
@@ -127,21 +137,6 @@ def _prompt_lines(source: Source, problems: Problems) -> list[Entry]:
             layer = prompt_and_flags(line, problems, warnings)
             entries.append(Entry(layer, written.position, tuple(warnings)))
     return entries
-
-
-def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
-    """Return a line joined with those that backslashes continue, and the index after them."""
-    pieces: list[str] = []
-    for index in range(number, len(source.lines)):
-        line = source.lines[index].rstrip()
-        # Only an odd number of backslashes continues: a pair is an escaped backslash.
-        if (len(line) - len(line.rstrip("\\"))) % 2 == 0:
-            return PromptLine(source, number + 1, "\n".join([*pieces, line])), index + 1
-        pieces.append(line[:-1])
-    what = "a backslash at the end of a line continues it on the next line"
-    end = Position(source, len(source.lines), len(line))
-    problems.add(end, f"{what}, but there is no next line.")
-    return PromptLine(source, number + 1, "\n".join(pieces)), len(source.lines)
 
 
 def _why_setting(line: str) -> str | None:
