@@ -86,19 +86,16 @@ def _layer(
 def _rows(source: Source, separator: str) -> Iterator[Iterator[SourceValue]]:
     """Yield the cells, with their positions, of each row that is not empty."""
     reader = csv.reader((f"{line}\n" for line in source.lines), delimiter=separator, strict=True)
-    begins = 1
-    for number in range(1, len(source.lines) + 1):
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            why = str(error).replace(f"'{_NO_DELIMITER}'", "the end of the cell")
-            message = f"this is not CSV: {shown(why)}. Double quotes around a cell must be closed."
-            refuse(replace(source.whole_line(begins), note=f" (row {number})"), message)
-        if row is None:
-            return
-        if any(cell.strip() for cell in row):
-            yield _cells(row, source, begins, f" (row {number})")
-        begins = reader.line_num + 1
+    begins, number = 1, 0
+    try:
+        for number, row in enumerate(reader, 1):
+            if any(cell.strip() for cell in row):
+                yield _cells(row, source, begins, f" (row {number})")
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        why = str(error).replace(f"'{_NO_DELIMITER}'", "the end of the cell")
+        message = f"this is not CSV: {shown(why)}. Double quotes around a cell must be closed."
+        refuse(replace(source.whole_line(begins), note=f" (row {number + 1})"), message)
 
 
 def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[SourceValue]:
