@@ -54,7 +54,6 @@ class Pass:
 
     @property
     def pixels(self) -> int:
-        """The pixels that it computes on."""
         return self.size[0] * self.size[1]
 
     @property

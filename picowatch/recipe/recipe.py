@@ -73,8 +73,7 @@ class Recipe(fields.RecipeFields):
 
     def warned(self, *warnings: str) -> Self:
         """Add warnings, without repeating any, and return the recipe."""
-        told = tuple(dict.fromkeys((*self.warnings, *warnings)))
-        return self if told == self.warnings else self.known(warnings=told)
+        return self.known(warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))
 
     def with_values(self, **changes: Any) -> Self:
         """Return the same recipe with other values; `replace` would pass 80 others on."""

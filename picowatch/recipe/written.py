@@ -148,8 +148,6 @@ Layer = dict[str, SourceValue]
 
 def find_in(layer: Layer, field: str) -> SourceValue | None:
     """Return the value of a field or a part (`hires.scale`, `control.0.weight`), or None."""
-    if field in layer:
-        return layer[field]
     name, *path = field.split(".")
     found = layer.get(name)
     for step in path:
