@@ -2,7 +2,7 @@
 
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -304,13 +304,11 @@ def load_settings(
     return settings
 
 
-def unknown_variables(environment: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting but is none."""
+def unknown_variables(environment: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each variable that looks like a setting but is none."""
     known = [name.upper() for name in Settings.model_fields]
-    said = []
     for variable in sources.other_variables(environment):
         if (name := variable.removeprefix(PREFIX)) not in known:
             near = closest(name, known)
             meant = f" Did you mean {PREFIX}{near}?" if near else " docs/settings.md lists them."
-            said.append(f"The environment variable {variable} is not a setting.{meant}")
-    return said
+            yield f"The environment variable {variable} is not a setting.{meant}"

@@ -147,7 +147,6 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     prompts = [text for text, of in texts_of.items() if not (of.loras or grammar.lora_tags(text))]
     finders = (part for v in variants for part in (v.found_mask, *v.detail, v.cutout))
     looked_for = [part.find for part in finders if part and part.find and part.model == DEMO_FIND]
-    said = []
     for name, known, texts in (
         (demo.name, taught and taught.and_names(inventory.embeddings), prompts),
         (DEMO_FIND, inventory.findable, [*dict.fromkeys(looked_for)]),
@@ -158,9 +157,8 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
         if known and unknown:
             words = listed([f"'{shown(word, 30)}'" for word in dict.fromkeys(unknown)], most=5)
             subjects = listed(known.subjects, most=len(known.subjects))
-            said.append(f"the {shown(name)} model does not know {words}; it knows {subjects}.")
-    if said:
-        recipes[0].warned(*said)
+            what = f"the {shown(name)} model does not know {words}; it knows {subjects}."
+            recipes[0].warned(what)
     return recipes
 
 

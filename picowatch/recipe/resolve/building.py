@@ -100,7 +100,7 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     # The rules are checked without wrong values, so that all mistakes are told at once. Those that
     # switch something on are needed by other fields, which would be blamed.
     blaming = _SWITCHES - fields.idle_fields(recipe)
-    if any("." in place or place in blaming for place in _own(wrong, reporter)):
+    if any("." in place or place in blaming for place in wrong):
         return None
     recipe = _without_idle(with_rules(recipe, reporter, known.found_in_prompts))
     kind = samplers.SIMPLE
@@ -133,7 +133,7 @@ def _finished(reporter: Reporter, known: Known) -> Recipe | None:
     cuts_a_photo = cutout and cutout["model"] == DEMO_CUTOUT and known.pictures.is_photo(image)
     if cuts_a_photo and not find_in(reporter.layer, "cutout.model"):
         reporter.wrong("cutout", _NEEDS_MODEL)
-    if any("." in place for place in _own(wrong, reporter)):
+    if any("." in place for place in wrong):
         return None
     values = said | {"prompt": "", "seed": 0, "image": image, "upscale": upscale, "cutout": cutout}
     recipe = _recipe(values, reporter, known, NO_CHECKPOINT, picture_size=size, draws=False)
@@ -176,11 +176,6 @@ def _recipe(
         position=reporter.position,
         most_photo_pixels=known.pictures.most_photo_pixels,
     )
-
-
-def _own(wrong: Collection[str], reporter: Reporter) -> Iterator[str]:
-    """Yield the places with wrong values that are mistakes, not another program's."""
-    return (place for place in wrong if reporter.origin_of(place) is not Origin.FOREIGN)
 
 
 def _with_dropped(layer: Layer, dropped: SourceValue | None, checkpoint: Checkpoint) -> Layer:

@@ -40,10 +40,6 @@ class _Merged:
     count: int  # of images that each combination of the axes has
     position: Position  # of what says the count
 
-    @property
-    def images(self) -> int:
-        return self.count * prod(map(len, self.axes.values()))
-
 
 @dataclass(frozen=True, slots=True)
 class EntryResolver:
@@ -58,7 +54,7 @@ class EntryResolver:
         """Return the recipes. Raises RecipeInvalid with all mistakes of the file."""
         settings = layers.normalised(self.settings, self.problems)
         whole = list(filter(None, (self._merged(entry, settings) for entry in entries)))
-        totals = list(accumulate(entry.images for entry in whole))
+        totals = list(accumulate(e.count * prod(map(len, e.axes.values())) for e in whole))
         within = bisect_right(totals, self.max_images)
         if within < len(whole):
             self.problems.add(whole[within].position, too_many(totals[-1], self.max_images))

@@ -124,7 +124,7 @@ def mappings_in(layer: Layer, field: str) -> tuple[SourceValue, ...]:
 
 
 def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[str]]:
-    """Return a layer's values, of mappings by part, and the places of wrong ones, now reported."""
+    """Return a layer's values, of mappings by part, and the places of mistakes, now reported."""
     elsewhere = LOOKED_UP | fields.KINDS.keys()
     names = [name for name in layer if name in fields.ROWS and name not in elsewhere]
     # Another program's value that changes nothing is told as that, right or wrong.
@@ -141,7 +141,7 @@ def read_layer(layer: Layer, reporter: Reporter) -> tuple[dict[str, Any], list[s
             wrong += [f"{at}.{name}" for name in parts.keys() - entries[-1].keys()]
         if entries:
             found[field] = entries if field in fields.LISTS else entries[0]
-    return found, wrong
+    return found, [at for at in wrong if reporter.origin_of(at) is not Origin.FOREIGN]
 
 
 def _values_of(

@@ -12,7 +12,7 @@ from typing import Any
 from picowatch.families import FAMILIES
 from picowatch.families.row import EULER
 from picowatch.recipe import fields, samplers
-from picowatch.recipe.inventory import NO_CHECKPOINT, Inventory, family_called
+from picowatch.recipe.inventory import NO_CHECKPOINT, family_called
 from picowatch.recipe.messages.problems import NOTHING, Finding, Reporter, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import EDITED, MAX_WARNINGS, cannot_edit, not_multiple_of
@@ -39,25 +39,20 @@ def with_rules(recipe: Recipe, reporter: Reporter, found: FoundInPrompts) -> Rec
 
 
 def _prompts(found: FoundInPrompts, recipe: Recipe) -> Iterator[Finding]:
-    for field, text in filter(itemgetter(1), recipe.texts):
-        key = field.rpartition(".")[2], text, recipe.loras
-        if key not in found:  # sweeps repeat prompts
-            found[key] = [*_findings_of_prompt(*key, recipe.inventory)]
-        yield from (replace(finding, field=field) for finding in found[key])
-
-
-def _findings_of_prompt(
-    field: str, text: str, loras: fields.Loras, inventory: Inventory
-) -> Iterator[Finding]:
-    """Find what no prompt may contain."""
-    for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
-        what = f"{field} contains {invisible(sign[0])}."
-        clean = text.replace(sign[0], " " if sign[0].isspace() else "")
-        yield Finding(field, what, "Remove it.", clean, of_checkpoint=False)
-    for mistake in mistakes_in(field, text, loras, inventory):
-        without = text.replace(mistake.tag, mistake.instead, 1).strip()
-        instead = without if mistake.tag else NOTHING
-        yield Finding(field, mistake.message, "", instead, of_checkpoint=False, used=mistake.used)
+    """Find what no prompt may contain; sweeps repeat prompts."""
+    for place, text in filter(itemgetter(1), recipe.texts):
+        field = place.rpartition(".")[2]
+        if (key := (field, text, recipe.loras)) not in found:
+            found[key] = own = []
+            for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
+                what = f"{field} contains {invisible(sign[0])}."
+                clean = text.replace(sign[0], " " if sign[0].isspace() else "")
+                own.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
+            for mistake in mistakes_in(*key, recipe.inventory):
+                without = text.replace(mistake.tag, mistake.instead, 1).strip()
+                instead, what = without if mistake.tag else NOTHING, mistake.message
+                own.append(Finding(field, what, "", instead, False, used=mistake.used))
+        yield from (replace(finding, field=place) for finding in found[key])
 
 
 def _applied(rule: Rule, recipe: Recipe, reporter: Reporter) -> Recipe:
