@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -122,11 +121,16 @@ def lora_mistakes(
 
 def installed_tags(text: str, inventory: Inventory) -> list[tuple[grammar.LoraTag, str]]:
     """Return the tags of a prompt that name installed LoRAs, with the LoRAs' names."""
-    found = []
-    for tag in grammar.lora_tags(text):
-        with suppress(NotInstalled):  # reported with the prompt's mistakes
-            found.append((tag, find("lora", tag.name, inventory)))
-    return found
+    tags = ((tag, lora_named(tag.name, inventory)) for tag in grammar.lora_tags(text))
+    return [(tag, name) for tag, name in tags if name]  # others are among the prompt's mistakes
+
+
+def lora_named(name: str, inventory: Inventory) -> str:
+    """Return the installed LoRA of a name; "" for none or several."""
+    try:
+        return find("lora", name, inventory)
+    except NotInstalled:
+        return ""
 
 
 def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:

@@ -46,7 +46,6 @@ _WHERE_PROMPT = {
     f"{name}.yaml": f"{_USUALLY} To use the file for its folder, call it _{name}.yaml."
     for name in ("defaults", "pictures")
 }
-Values = Mapping[str, Any]
 _SWITCHES = {name for needs in fields.NEEDS.values() for name in needs}
 
 
@@ -159,7 +158,7 @@ def _too_narrow(recipe: Recipe, known: Known) -> Iterator[Finding]:
 
 
 def _recipe(
-    values: Values, reporter: Reporter, known: Known, checkpoint: Checkpoint, **told: Any
+    values: Mapping[str, Any], reporter: Reporter, known: Known, checkpoint: Checkpoint, **told: Any
 ) -> Recipe:
     """Return the recipe with these values, and with what is known and `told` besides."""
     parts = dict[str, Any]()

@@ -10,7 +10,7 @@ from picowatch.recipe.installed import NotInstalled, find
 from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import Reporter, shown
 from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice, wrong_value
-from picowatch.recipe.prompts.drawing import MAX_LORAS, installed_tags, named_twice, without_tags
+from picowatch.recipe.prompts import drawing
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.written import OFF, Layer, Origin, SourceValue, mapping_at, number, repeated
 
@@ -35,14 +35,14 @@ def read_loras(
             reporter.wrong("loras", str(error), "", position=at, remedy=remedy)
             continue
         if name in weights:
-            reporter.wrong("loras", named_twice(name), "", position=use.position)
+            reporter.wrong("loras", drawing.named_twice(name), "", position=use.position)
         if weight is not None:
             weights[name] = weight
         if family:
             families[name] = family
     prompt, loras = layer.get("prompt"), layer.get("loras")
     if prompt and loras and (prompt.origin, loras.origin) == _NEARER:
-        for _, name in installed_tags(prompt.text, inventory):  # the prompt is nearer
+        for _, name in drawing.installed_tags(prompt.text, inventory):  # the prompt is nearer
             weights.pop(name, None)
     return tuple(weights.items()), families
 
@@ -67,21 +67,15 @@ def _weight_and_family(called: str, parts: Layer, reporter: Reporter) -> tuple[f
     return weight, family
 
 
-def lora_named(name: str, inventory: Inventory) -> str:
-    """Return the installed LoRA of a name; "" for none or several."""
-    try:
-        return find("lora", name, inventory)
-    except NotInstalled:
-        return ""
-
-
 def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory) -> Layer:
     """Return the layer with another weight of one LoRA, whose tags leave the prompt."""
-    meant = lora_named(name, inventory)
+    meant = drawing.lora_named(name, inventory)
     loras = layer.get("loras", SourceValue(None, weight.position))
-    own = {lora for lora, _ in loras.pairs if meant and lora_named(lora, inventory) == meant}
+    own = {
+        lora for lora, _ in loras.pairs if meant and drawing.lora_named(lora, inventory) == meant
+    }
     prompt = layer.get("prompt", loras)
-    text = without_tags(prompt.text, {meant}, inventory)
+    text = drawing.without_tags(prompt.text, {meant}, inventory)
     # A tag in the recipe's own prompt already replaced the folder's weight.
     is_tagged = text != prompt.text and (prompt.origin, loras.origin) == _NEARER
     pairs = [(lora, use) for lora, use in loras.pairs if not (is_tagged and lora in own)]
@@ -98,7 +92,7 @@ def with_lora(layer: Layer, name: str, weight: SourceValue, inventory: Inventory
         for detail in layer["detail"].parts:
             parts = dict(detail.pairs)
             if "prompt" in parts:
-                text = without_tags(parts["prompt"].text, {meant}, inventory)
+                text = drawing.without_tags(parts["prompt"].text, {meant}, inventory)
                 parts["prompt"] = parts["prompt"].with_value(text)
             details.append(detail.with_pairs(tuple(parts.items())))
         changed["detail"] = layer["detail"].with_parts(tuple(details))
@@ -120,10 +114,10 @@ def loras_form(written: SourceValue, reporter: Reporter) -> SourceValue:
     """
     if written.is_off:
         return written.with_value(OFF)
-    pairs = list(islice(_pairs(written, reporter), MAX_LORAS + 1))
-    if len(pairs) > MAX_LORAS:
+    pairs = list(islice(_pairs(written, reporter), drawing.MAX_LORAS + 1))
+    if len(pairs) > drawing.MAX_LORAS:
         at = pairs.pop()[1].position
-        reporter.wrong("loras", f"more than {MAX_LORAS} LoRAs here.", "", position=at)
+        reporter.wrong("loras", f"more than {drawing.MAX_LORAS} LoRAs here.", "", position=at)
     return written.with_pairs(tuple(pairs))
 
 

@@ -19,11 +19,12 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.prompts.drawing import lora_named
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import layers
 from picowatch.recipe.resolve.advice import why_idle
-from picowatch.recipe.resolve.loras import lora_named, with_lora
+from picowatch.recipe.resolve.loras import with_lora
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, SourceValue, plain_name
 
