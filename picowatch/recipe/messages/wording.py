@@ -14,6 +14,7 @@ EDITED = "Write the words you want."  # the remedy for prompt editing that a fam
 MAX_WARNINGS = 50  # of one entry
 _NO_UNIT = "{1}, without a unit"
 # For values in words that hold the first text: a pattern of what is written, what to write instead.
+# Other digits than 0 to 9 match none.
 _INSTEAD = (
     ("whole number", r"([1-9]\d?\d?),(\d{3})", "{1}{2}, without a comma"),
     ("a number", r"(\d{1,9}),(\d{1,9})", "{1}.{2}, with a point"),
@@ -41,24 +42,17 @@ def wrong_value(field: str, written: SourceValue, wanted: str | None = None) -> 
         value = "a name" if wanted == TEXT else wanted
         value = f"{name}: '' for empty text" if field in fields.PROMPTS else value
         return f"{name} has no value. Write {value}, or delete the field."
-    if instead := _instead(str(written.value).strip(), wanted):
-        return f"{name} must be {wanted}. Write {instead}."
-    value = shown(str(written.value).strip())
+    text = str(written.value).strip()
+    for part, pattern, words in _INSTEAD if not re.search(r"[^\D0-9]", text) else ():
+        if part in wanted and (found := re.fullmatch(pattern, text, re.IGNORECASE)):
+            instead = words.format(*map(shown, (found[0], *found.groups())))
+            return f"{name} must be {wanted}. Write {instead}."
+    value = shown(text)
     if isinstance(written.value, tuple | dict):
         value = shown(written.position.text)
-    elif number(value) is None and not isinstance(written.value, bool):
+    elif number(value) is None:
         value = f"'{value}'"
     return f"{name} must be {wanted}, not {value}. {_remedy(field, written)}".rstrip()
-
-
-def _instead(text: str, wanted: str) -> str:
-    """Return what to write instead of a value; "" if nobody knows, or for other digits than 0-9."""
-    if re.search(r"[^\D0-9]", text):
-        return ""
-    for part, pattern, words in _INSTEAD:
-        if part in wanted and (found := re.fullmatch(pattern, text, re.IGNORECASE)):
-            return words.format(*map(shown, (found[0], *found.groups())))
-    return ""
 
 
 def _remedy(field: str, written: SourceValue) -> str:
