@@ -31,9 +31,6 @@ _OTHER_WORDS = {
     "start": " `picowatch run` watches the inbox.",
     "stop": " Ctrl-C ends `picowatch run`; `picowatch pause` lets it wait.",
 }
-# Modules of commands that must work even if a running daemon's settings file is invalid by now.
-_ONLY_FOLDERS = ("status", "control")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DESCRIPTION = "Save a recipe, find its pictures: a hot folder for Stable Diffusion."
 
 
@@ -113,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
             raise errors.SettingsInvalid(words, "Set PYTHONUTF8=1, or LC_ALL=C.UTF-8.")
         name = COMMANDS[options.command].module or options.command
         module = import_module(f"picowatch.commands.{name}")
-        code = module.main(options, lambda: _load(options, only_folders=name in _ONLY_FOLDERS))
+        code = module.main(options, lambda: _load(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
@@ -128,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
 def _in_words(error: Exception) -> str:
     if isinstance(error, errors.PicowatchError):
         return error.with_remedy
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"cannot write: {error.strerror}. Free some space."
     if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
         return "The working directory was deleted or replaced. Change to your folder again."
@@ -192,11 +189,12 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     return parser, commands
 
 
-def _load(options: argparse.Namespace, *, only_folders: bool) -> Any:
+def _load(options: argparse.Namespace) -> Any:
     """Return the settings, or the folders, which need no pydantic."""
     flags = {name: getattr(options, name, None) for name in (*sources.FOLDERS, "log_format")}
     flags = {name: value for name, value in flags.items() if value is not None}
-    if only_folders:
+    # These must work even if a running daemon's settings file is invalid by now.
+    if options.command == "status" or COMMANDS[options.command].module == "control":
         return sources.folders(flags, os.environ, options.settings)
     from picowatch.settings.settings import load_settings
 
