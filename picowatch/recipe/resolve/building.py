@@ -88,10 +88,9 @@ def _drawn(reporter: Reporter, known: Known, entry: Entry) -> Recipe | None:
     prediction = said.get("prediction") or checkpoint.prediction
     tags = [(tag.name, tag.weight) for tag in lora_tags(said.get("prompt", ""))]
     used = [name for name, weight in (*loras, *tags) if weight]
-    defaults = _defaults(layer, checkpoint, used, prediction)
-    values = defaults | said | {"prediction": prediction, "loras": loras}
+    values = _defaults(layer, checkpoint, used, prediction) | said
+    values |= {"prediction": prediction, "loras": loras, "seed": _seeds(values["seed"], reporter)}
     values |= Lookup(reporter, known, said).files(checkpoint)
-    values |= {"seed": _seeds(values["seed"], reporter)}
     recipe = _recipe(values, reporter, known, checkpoint, lora_families=families)
     # What does nothing decides no size and breaks no rule: a folder's mask is for its pictures.
     recipe = _without_idle(without_unusable(_without_idle(recipe), reporter))

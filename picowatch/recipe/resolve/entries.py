@@ -119,9 +119,8 @@ class EntryResolver:
     def _images_of(self, whole: _Merged, cost: int) -> tuple[list[Recipe], int]:
         """Return the recipes of a sweep's combinations, and the `cost` of all prompts so far."""
         found, loras = [], sweep.swept_loras(whole.axes, self.known.inventory)
-        is_swept = any(
-            label.startswith(tuple(f"{name}: " for name in PROMPTS)) for label in whole.axes
-        )
+        labels = (label.partition(": ") for label in whole.axes)
+        is_swept = any(piece and name in PROMPTS for name, _, piece in labels)
         for layer in sweep.combinations(whole.axes, whole.layer):
             details = (dict(part.pairs) for part in layers.mappings_in(layer, "detail"))
             prompts = [said[name] for said in (layer, *details) for name in PROMPTS if name in said]
