@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -90,7 +90,7 @@ class Catalog:
         """Return everything that is in models/ now. A missing folder counts as empty."""
         try:
             found = [self._scan_kind(kind) for kind in FOLDERS]
-            misplaced = self._misplaced()
+            misplaced = [*self._misplaced()]
         finally:
             self._hashes.write()
         return FoundModels(
@@ -275,9 +275,8 @@ class Catalog:
             models = [completed(own, installed) if is_transformer(own) else own for own in models]
         return FoundModels(tuple(models), tuple(all_refused))
 
-    def _misplaced(self) -> list[Refused]:
+    def _misplaced(self) -> Iterator[Refused]:
         """Refuse, as checkpoints, files and folders in models/ itself that look like models."""
-        refused = []
         right = folders_of(self._models, "checkpoint")[0].name
         with suppress(OSError):
             for path in sorted(self._models.iterdir()):
@@ -286,8 +285,7 @@ class Catalog:
                     name = printable(path.name)
                     where = f"models/{right}/, or to the folder of its kind"
                     reason = f"{name} is in models/ itself: move it to {where}."
-                    refused.append(Refused(name=name, kind="checkpoint", path=path, reason=reason))
-        return refused
+                    yield Refused(name=name, kind="checkpoint", path=path, reason=reason)
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
         """Return the candidate as a model or a refusal, cached until its files change.

@@ -22,7 +22,6 @@ _ROWS = (
     flux.FLUX2_DEV, flux.FLUX2, flux.FLUX, flux.FLUX3, others.LUMINA2, others.Z_IMAGE,
     others.OVIS_IMAGE, others.LONGCAT_IMAGE, others.IDEOGRAM4, others.ANIMA, qwen.ERNIE_IMAGE,
 )  # fmt: skip
-_FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
 
 
 class _Families(dict[str, Family]):
@@ -43,7 +42,7 @@ DEMO_WIDTH = FAMILIES[DEMO].text_width
 
 def from_text(class_name: str) -> str:
     """Return the pipeline that draws from text with the parts of this one."""
-    return _FROM_PICTURES.sub("", class_name)
+    return re.sub("(Img2Img|Inpaint)(?=Pipeline$)", "", class_name)
 
 
 def row_of_pipeline(class_name: str) -> Family | None:

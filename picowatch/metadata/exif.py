@@ -23,7 +23,6 @@ MAX_JPEG_EXIF_BYTES = 65_533
 _HEADER = b"MM\0*\0\0\0\x08"
 _EMPTY_BYTES = 6  # of a directory without tags
 _EXIF = b"Exif\0\0"
-_POINTER = (TiffTags.LONG, 0)
 
 
 def _tags(names: str) -> set[int]:
@@ -222,7 +221,9 @@ def shortened(directories: Mapping[int, Directory], most_bytes: int) -> dict[int
 def exif_bytes(directories: Mapping[int, Directory]) -> bytes:
     """Return EXIF data of these directories; the main one is 0, of which all others are parts."""
     main, others = dict(directories.get(0, {})), [ifd for ifd in DIRECTORIES if ifd in directories]
-    start = len(_HEADER) + len(_written(main | dict.fromkeys(others, _POINTER), len(_HEADER)))
+    start = len(_HEADER) + len(
+        _written(main | dict.fromkeys(others, (TiffTags.LONG, 0)), len(_HEADER))
+    )
     inner = b""
     for directory in others:
         main[directory] = (TiffTags.LONG, start + len(inner))
