@@ -108,9 +108,7 @@ ENCODERS = {
     "Gemma 2 2B": Encoder(_DECODER, (256000, 2304)),
     "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584)),
 }
-_INSIDE = "text_encoders."
 TRANSFORMER, VAE = "transformer", "VAE"
-_VAES = ("vae.", VAE_PREFIX)
 # The first layer of a VAE's decoder: of Stable Diffusion and FLUX, and of Qwen-Image.
 _VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
 
@@ -124,7 +122,7 @@ def text_encoder(header: Header) -> str:
 def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
     """Return a transformer file's parts, and the prefixes of their tensors' names."""
     # ComfyUI and Stability have names like "text_encoders.t5xxl.transformer.shared.weight".
-    inside = [name for name in header.shapes if name.startswith(_INSIDE)]
+    inside = [name for name in header.shapes if name.startswith("text_encoders.")]
     encoders = {
         encoder: name.removesuffix(known.tensor)
         for encoder, known in ENCODERS.items()
@@ -133,7 +131,7 @@ def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
     }
     vaes = (
         (VAE, start)
-        for start in _VAES
+        for start in ("vae.", VAE_PREFIX)
         if any(start + layer in header.shapes for layer in _VAE_DECODERS)
     )
     return ((TRANSFORMER, prefix), *encoders.items(), *vaes)

@@ -27,7 +27,6 @@ from picowatch.recipe.messages.problems import shown
 
 _SIDES, _USUAL_SIDE = range(256, 4097, 32), 1024  # of pipelines without a row
 _VAE_FACTOR = 8
-_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
 
@@ -153,7 +152,7 @@ def _get(folder: Path, row: Family, index: dict[str, Any]) -> str:
     """Return how to get the files that a folder lacks."""
     named = str(index.get("_name_or_path"))
     hub = row.variant(_variant(row, index, {})).hub or (
-        named if _HUB.fullmatch(named) else "OWNER/NAME"
+        named if re.fullmatch(r"[\w.-]+/[\w.-]+", named) else "OWNER/NAME"
     )
     return f"type `hf download {hub} --local-dir models/checkpoints/{shown(folder.name)}`."
 
