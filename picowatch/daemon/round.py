@@ -8,6 +8,7 @@ engine claims a batch, renders it and hands it over to be published (daemon/work
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 from picowatch import __version__
@@ -19,8 +20,9 @@ from picowatch.daemon.reader import WAKE_SECONDS
 from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.status import Reporting
 from picowatch.daemon.summary import Summaries, Totals
+from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import FolderAway
-from picowatch.files.essential import Ended
+from picowatch.files.essential import PASSING, Ended
 from picowatch.inbox.named_pictures import remove_copies_but
 from picowatch.ledger import control, followups, queries, queue
 from picowatch.ledger.rows import PutBack
@@ -260,7 +262,8 @@ class Daemon:
         self.accepting.reader.close()
         self.inbox.close()
         self.reporting.report_end()
-        self.totals.look_last()
+        with suppress(*PASSING, LedgerCorrupt):  # what the ledger said last stays
+            self.totals.count()
         if self.result.restart:
             log.warning("%s; picowatch starts over", self.result.reason)
         elif self.result.reason:

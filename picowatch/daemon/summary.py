@@ -15,9 +15,7 @@ from functools import cache
 from os.path import commonpath
 
 from picowatch.daemon.run import Run
-from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import write_atomically
-from picowatch.files.essential import PASSING
 from picowatch.files.safe_paths import read_regular
 from picowatch.inbox.names import folders_above
 from picowatch.inbox.settle import LACKED
@@ -126,16 +124,12 @@ class Totals:
         """Count what has changed, if that is due."""
         if time.monotonic() >= self._next_at:
             began = time.thread_time()  # without waiting for the ledger's lock or disk
-            self._count()
+            self.count()
             took = time.thread_time() - began
             self._next_at = time.monotonic() + max(REST_SECONDS, COUNTING_REST * took)
 
-    def look_last(self) -> None:
-        """Count once more at the end; if the ledger cannot be read, what it said last stays."""
-        with suppress(*PASSING, LedgerCorrupt):
-            self._count()
-
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count what has changed, and write the totals."""
         now = time.time()
         of_now = self._ledger.changes, int(now / HOUR)
         if of_now == self._counted:

@@ -213,8 +213,10 @@ def rows(status: Status) -> list[Row]:
     found += _first("ignored", ignored, status.ignored_count, "the log", "quiet")
     if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         found += _engines(status)
-    elif status.engines and (device := _device(*status.engines)):
-        found.append(Row("device", device, "quiet"))
+    elif status.engines and status.engines[0].device not in ("", "auto"):  # once it is known
+        engine = status.engines[0]
+        parts = filter(None, [engine.device, engine.precision, _memory(engine)])
+        found.append(Row("device", ", ".join(parts), "quiet"))
     return [replace(row, text=harmless(row.text)) for row in found]
 
 
@@ -266,12 +268,6 @@ def _queued(status: Status) -> str:
     if named:
         text += f": {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
     return text
-
-
-def _device(engine: EngineStatus) -> str:
-    if engine.device in ("", "auto"):  # not known before the first picture
-        return ""
-    return ", ".join(filter(None, [engine.device, engine.precision, _memory(engine)]))
 
 
 def _memory(engine: EngineStatus) -> str:
