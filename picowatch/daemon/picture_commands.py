@@ -259,21 +259,19 @@ def _put_picture(
 def _is_free_for(root: Path, file: str, target: str, taken: Container[str]) -> bool:
     """Whether nothing has this name, or this very picture has."""
     if lexists(root / target):
-        return not (root / target).is_symlink() and _have_equal_bytes(root, file, target)
+        if (root / target).is_symlink():
+            return False
+        try:
+            with open_below(root, file) as first, open_below(root, target) as second:
+                sizes = {os.fstat(opened.fileno()).st_size for opened in (first, second)}
+                return len(sizes) == 1 and sha256_of(first) == sha256_of(second)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a folder, a pipe, a link out of the outbox
+            return False
     endings = (*ENDINGS, SIDECAR_ENDING)
     is_there = any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
     return not is_there and target not in taken
-
-
-def _have_equal_bytes(root: Path, file: str, other: str) -> bool:
-    try:
-        with open_below(root, file) as first, open_below(root, other) as second:
-            sizes = {os.fstat(opened.fileno()).st_size for opened in (first, second)}
-            return len(sizes) == 1 and sha256_of(first) == sha256_of(second)
-    except FileNotFoundError:
-        raise
-    except OSError:  # a folder, a pipe, a link out of the outbox
-        return False
 
 
 def line_of_moved(

@@ -170,26 +170,22 @@ class Worker:
             self.trouble, self._failed_starts = "", 0
         patience = self.shared.stall_seconds * (LOADING_STALLS if now.loading else 1)
         if now.silent > patience:
-            raise self._hung(now, patience)
+            what = f"loading {now.loading}" if now.loading else "such an image"
+            words = (
+                f"The engine made no step for {patience:.0f} s and was ended as hung. "
+                f"If {what} takes that long, set stall_seconds higher."
+            )
+            if not now.loading:
+                raise EngineDied(words)
+            if not self._failed_starts:  # the second failure in a row is reported as trouble
+                self._tell_of_engine(now.batch, f"{words} It will be tried again.")
+            raise protocol.EngineCannotStart(words)  # no image is at fault
         with suppress(sqlite3.OperationalError):  # a later look tells
             if not now.is_interrupted and not queue.running_recipes(self.ledger, now.batch):
                 recipe = queue.recipe_of(self.ledger, now.batch[0])
                 log.info("%s: stopped: no image of its batch is requested any more", recipe)
                 now.is_interrupted = True
         return now.is_interrupted
-
-    def _hung(self, now: Rendering, patience: float) -> EngineDied:
-        """Return the error of a silent engine; if it was loading, no image is at fault."""
-        what = f"loading {now.loading}" if now.loading else "such an image"
-        words = (
-            f"The engine made no step for {patience:.0f} s and was ended as hung. "
-            f"If {what} takes that long, set stall_seconds higher."
-        )
-        if not now.loading:
-            return EngineDied(words)
-        if not self._failed_starts:  # the second failure in a row is reported as trouble
-            self._tell_of_engine(now.batch, f"{words} It will be tried again.")
-        return protocol.EngineCannotStart(words)
 
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""
