@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files import safe_paths
 from picowatch.files.looking import look
 from picowatch.files.pictures import refuse_other_name
-from picowatch.files.safe_paths import blocks_of, sha256_of
 from picowatch.inbox.folder import MAX_BYTES, FileChanged, FileUnreadable, InboxFolder
 from picowatch.inbox.names import PICTURES_NAME, is_dropped
 from picowatch.ledger.rows import Save, SizeAndTime
@@ -48,7 +48,7 @@ def read(
             saved = _picture(inbox, inbox_id, path, noted, heeds_writers=heeds_writers)
         else:
             with inbox.opened(path, heeds_writers=heeds_writers) as (file, size_and_time):
-                content = b"".join(blocks_of(file, MAX_BYTES))
+                content = b"".join(safe_paths.blocks_of(file, MAX_BYTES))
             if is_empty(content):
                 return None
             digest = hashlib.sha256(content).hexdigest()
@@ -78,7 +78,7 @@ def _picture(
         except PictureUnreadable as error:
             damage = str(error)
         template = hashlib.sha256(dropped.template.content).hexdigest()
-        saved = Saved(path, sha256_of(file), size_and_time, inbox_id, template)
+        saved = Saved(path, safe_paths.sha256_of(file), size_and_time, inbox_id, template)
         return replace(saved, dropped=dropped, damage=damage)
 
 
