@@ -86,9 +86,8 @@ def accept(
         of_save = sql, save, save_id, draw_seed, picture_exists
         writer = SaveWriter(*of_save, left_out, fewer, is_first=not before)
         asks_anew = bool(requested) and not before  # a template asks for nothing
-        restored = take_save(sql, save.path, save.digest, formers) if asks_anew else None
-        writer.is_restored, writer.is_finished = restored is not None, bool(restored)
-        if writer.is_restored or (unchanged and repeats_last_save):
+        writer.restored = take_save(sql, save.path, save.digest, formers) if asks_anew else None
+        if writer.restored is not None or (unchanged and repeats_last_save):
             writer.picture_exists = lambda file: True  # what the user deleted stays deleted
         writer.write(requested, kept, redraws=unchanged and not repeats_last_save)
         forget_deleted_sheets(sql, save.path, writer.picture_exists)
@@ -129,8 +128,7 @@ def refuse_for_template(ledger: Ledger, picture: Save, template: str, problem: s
     """Record a picture without a prompt from its template; return whether that is news."""
     with ledger.transaction() as sql:
         refuse(ledger, picture, None)
-        is_news = note_problem(ledger, template, problem)
-        if is_news:
+        if is_news := note_problem(ledger, template, problem):
             note_failure(sql, template, picture.template, problem)
         return is_news
 

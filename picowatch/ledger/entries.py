@@ -126,8 +126,9 @@ class SaveWriter:
     left_out: Sequence[Row]  # entries of the save before that it requests no more
     fewer: int  # entries than in the save before
     is_first: bool  # the save before had none
-    is_restored: bool = False  # the ledger is new: seeds are taken from the pictures there are
-    is_finished: bool = False  # … and all of the save was rendered, whatever it requests now
+    # In a new ledger, seeds are taken from the pictures there are. True: all of the save was
+    # rendered, whatever it requests now.
+    restored: bool | None = None
     former: dict[int, Former] = field(default_factory=dict)  # of those, by their places
     names: Collection[str] = ()  # of the entries that the save requests
     result: Acceptance = field(default_factory=Acceptance)
@@ -214,7 +215,7 @@ class SaveWriter:
             if image := self._find(request.digest) or draw.there.get(at):
                 self._keep_image(image, entry, at, even_if_deleted=draw.why == "more")
                 image_id = image["id"]
-            elif self.is_finished:
+            elif self.restored:
                 continue
             else:
                 self.result.queued += 1
@@ -232,7 +233,7 @@ class SaveWriter:
         """Return what an entry requests that was not in the save before, or is drawn again."""
         why: str = "first" if self.is_first else "new"
         before: Sequence[int] = ()
-        if self.is_restored:
+        if self.restored is not None:
             if draw := self._drawn_before(entry):
                 return draw
             why = "lost"
