@@ -288,10 +288,9 @@ def upright(
 
 def _orientation(image: Image.Image) -> object:
     """Return EXIF's orientation; None without any, or if EXIF is damaged."""
-    try:
+    with suppress(Exception):  # as above
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # as above
-        return None
+    return None
 
 
 def opened(file: IO[bytes], most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -338,10 +337,9 @@ def _has_several_frames(image: Image.Image) -> bool:
     # primary picture.
     if image.format in ("MPO", HEIF):
         return False
-    try:
+    with suppress(Exception):
         return bool(getattr(image, "is_animated", False))
-    except Exception:
-        return False
+    return False
 
 
 def _too_large(millions: str, most_pixels: int) -> PictureUnreadable:

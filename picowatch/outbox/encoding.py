@@ -90,7 +90,7 @@ class How:
         # colours. A JPEG without `optimize`: Pillow's buffer is too small for that if it is grainy.
         (picture if kind.transparent else on_white(picture)).save(
             content,
-            kind.pillow_name,
+            kind.name.upper(),
             exif=exif,
             icc_profile=profile or SRGB,
             subsampling="4:4:4",

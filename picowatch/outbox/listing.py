@@ -130,11 +130,10 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    try:
+    with suppress(ValueError, RecursionError):
         line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return line if isinstance(line, dict) else None
+        return line if isinstance(line, dict) else None
+    return None
 
 
 def line_of(file: str, chunk: Chunk, finished_at: float, entry_digest: str = "") -> dict[str, Any]:

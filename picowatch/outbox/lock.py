@@ -72,11 +72,10 @@ class OutboxLock:
 
 
 def _id(path: Path) -> tuple[int, int] | None:
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _in_use(outbox: Path, holder: str) -> OutboxInUse:

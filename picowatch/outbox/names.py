@@ -36,10 +36,6 @@ class Format:
     quality: int | None = None  # the meaning of "auto"; None for a format without a quality
     transparent: bool = True  # it can store transparency
 
-    @property
-    def pillow_name(self) -> str:
-        return self.name.upper()
-
 
 FORMATS = {
     kind.name: kind
@@ -59,7 +55,7 @@ _SAME_AS = {
     **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".hif"), "jpeg"),
 }
 ENDINGS = tuple(kind.ending for kind in FORMATS.values())
-PILLOW_NAMES = tuple(kind.pillow_name for kind in FORMATS.values())
+PILLOW_NAMES = tuple(map(str.upper, FORMATS))
 
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 STATE = ".picowatch"
@@ -166,8 +162,7 @@ class OutboxNames:
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """Return a picture's path, or None if anything exists there already."""
-        own = ("checkpoint", "sampler", "seed", "steps", "cfg_scale", "width", "height")
-        fields = {name: getattr(request, name) for name in own} | {
+        fields = vars(request) | {  # the setting may name some
             "number": number,
             "recipe": PurePosixPath(recipe).stem,
             "picture": PurePosixPath(request.image).stem,
