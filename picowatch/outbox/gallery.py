@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib import resources
 from io import BytesIO
 from itertools import accumulate
@@ -67,13 +66,13 @@ class Gallery:
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture, in the place of a deleted picture of its name."""
-        self._change({line["file"]}, lambda: pages.picture_entry(self._root, line))
+        self._change({line["file"]}, pages.picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, possibly instead of an earlier sheet; `text` is its description."""
         entry = pages.sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
-        self._change({file}, lambda: entry)
+        self._change({file}, entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
         """Write a thumbnail, which changes `picture`; if that fails, the next start does it."""
@@ -122,22 +121,20 @@ class Gallery:
             if line := lines.get(target):
                 self.add(line)
             elif target not in self._pages:
-                self._change((), partial(pages.entry_from_picture, self._root, target))
+                self._change((), pages.entry_from_picture(self._root, target))
 
     def _remove_thumbnails(self, files: Collection[str]) -> None:
         with self._writing.optional(f"{DATA}/thumbs"):
             for file in files:
                 self._thumbnail(file).unlink(missing_ok=True)
 
-    def _change(
-        self, gone: Collection[str], entry: Callable[[], dict[str, Any] | None] = lambda: None
-    ) -> None:
+    def _change(self, gone: Collection[str], entry: Mapping[str, Any] | None = None) -> None:
         with self._changing(), self._lock:
             self._pages.load()
             if any(file in self._pages for file in gone):
                 self._pages.remove(gone)
-            if shown := entry():
-                self._pages.append(shown)
+            if entry:
+                self._pages.append(entry)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
