@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,7 +159,8 @@ def _options(settings: Settings) -> EngineOptions:
 def _executor(settings: Settings, options: EngineOptions, make_engine: MakeEngine) -> Executor:
     match settings.executor:
         case LocalSettings(engines=engines):
-            return LocalEngines(options, engines, make_engine)
+            own = (replace(options, ordinal=at, engines=engines) for at in range(engines))
+            return LocalEngines(map(make_engine, own))
         case RaySettings() as cluster:
             if find_spec("ray") is None:
                 raise SettingsInvalid(

@@ -14,10 +14,10 @@ import signal
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
@@ -78,16 +78,13 @@ class RemoteEngine(protocol.Engine, ABC):
         """
 
 
+@dataclass(eq=False)
 class ChildEngine(RemoteEngine):
     """An Engine in a process of its own, started at the first render and after each death."""
 
-    def __init__(
-        self,
-        options: protocol.EngineOptions,
-        make_renderer: protocol.MakeRenderer = child_main.new_renderer,
-    ) -> None:
-        self._options, self._make_renderer = options, make_renderer
-        self._process: _Process | None = None
+    _options: protocol.EngineOptions
+    _make_renderer: protocol.MakeRenderer = child_main.new_renderer
+    _process: "_Process | None" = None
 
     def interrupt(self) -> None:
         if (process := self._process) is not None:
@@ -248,16 +245,8 @@ def _begun(work: Callable[..., None], *given: object) -> threading.Thread:
 class LocalEngines(protocol.Executor):
     """The Executor of this machine: a fixed number of engines."""
 
-    def __init__(
-        self,
-        options: protocol.EngineOptions,
-        engines: int = 1,
-        make_engine: Callable[[protocol.EngineOptions], protocol.Engine] = ChildEngine,
-    ) -> None:
-        self._engines = [
-            make_engine(replace(options, ordinal=ordinal, engines=engines))
-            for ordinal in range(engines)
-        ]
+    def __init__(self, engines: Iterable[protocol.Engine]) -> None:
+        self._engines = [*engines]
 
     def engines(self) -> Sequence[protocol.Engine]:
         return tuple(self._engines)
@@ -272,7 +261,7 @@ class CopyEngines(LocalEngines):
     """Processes for copies, as many as wanted, without torch; what harms one harms no other."""
 
     def __init__(self, options: protocol.EngineOptions) -> None:
-        super().__init__(options, 0)
+        super().__init__(())
         self._options = options
 
     def engines(self) -> Sequence[protocol.Engine]:
