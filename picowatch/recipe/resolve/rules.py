@@ -172,7 +172,7 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
     """Check the sampler: only some work for flow models, only some can begin with pure noise."""
-    checkpoint = recipe.checkpoint_used
+    checkpoint, kind, simple = recipe.checkpoint_used, recipe.schedule_type, samplers.SIMPLE
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
         is_zero = recipe.prediction == fields.ZERO_SNR
@@ -182,20 +182,16 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
         what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
         remedy = f"Use {listed(able, 'or', most=len(able))}, or leave it out."
         yield Finding("sampler", what, remedy, able[0] if checkpoint.rules.flow else EULER)
-
-
-def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
-    rules, sampler = recipe.checkpoint_used.rules, samplers.sampler_named(recipe.sampler)
-    kind, simple = recipe.schedule_type, samplers.SIMPLE
     what = f"does not take the schedule type '{kind}'"
-    if not rules.flow:
+    if not checkpoint.rules.flow:
+        sampler = samplers.sampler_named(recipe.sampler)
         if samplers.decide_schedule_type(sampler, kind) is None:
-            able = listed([samplers.AUTOMATIC, *sampler.schedule_types])
-            message = f"{sampler.name} {what}: it takes {able}."
+            takes = listed([samplers.AUTOMATIC, *sampler.schedule_types])
+            message = f"{sampler.name} {what}: it takes {takes}."
             yield Finding("schedule_type", message, instead=sampler.automatic)
     # The schedule type of an impossible sampler came with it.
-    elif kind not in (samplers.AUTOMATIC, simple) and recipe.sampler in rules.samplers:
-        message = f"{recipe.checkpoint_used.family} {what}: it has a schedule of its own."
+    elif kind not in (samplers.AUTOMATIC, simple) and recipe.sampler in able:
+        message = f"{checkpoint.family} {what}: it has a schedule of its own."
         yield Finding("schedule_type", message, f"Remove it, or write {simple}.", simple)
 
 
@@ -383,5 +379,5 @@ def _resized(recipe: Recipe) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     mistakes_in_finishing, _clip_skip, _vae, _loras, _embeddings, _controls,
-    _sampler, _schedule_type, _edits, _references, _start_image, _sides, _detail, _hires_upscaler,
+    _sampler, _edits, _references, _start_image, _sides, _detail, _hires_upscaler,
 )  # fmt: skip
