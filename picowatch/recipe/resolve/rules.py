@@ -251,10 +251,8 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
     elif recipe.extend:
         missing = [field for field in missing if field != "mask"]
     if checkpoint.rules.fills and missing and not recipe.only_details:
-        what = (
-            f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask selects."
-        )
-        yield Finding("checkpoint", what, f"Add {listed(missing, 'and')}.")
+        what = f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask"
+        yield Finding("checkpoint", f"{what} selects.", f"Add {listed(missing, 'and')}.")
     most = checkpoint.rules.most_start_pixels
     if recipe.image and 0 < most < (recipe.width or 0) * (recipe.height or 0):
         what = f"{checkpoint.family} takes start images of at most {most:,} pixels (1024x1024)"
@@ -286,10 +284,8 @@ def _unusable(recipe: Recipe) -> Iterator[Finding]:
             remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
         yield Finding("references", what, remedy, ())
     lacks = checkpoint.rules.lacks
-    if "mask" in lacks:  # margins are redrawn as what a mask selects
-        lacks = {**lacks, "extend": lacks["mask"]}
-    if "image" in lacks:
-        lacks = {**lacks, "detail": lacks["image"]}
+    for also, like in (("extend", "mask"), ("detail", "image")):  # margins are drawn as masks
+        lacks = {**lacks, also: lacks[like]} if like in lacks else lacks
     for field, why in lacks.items():
         usual = checkpoint.rules.defaults.get(field, fields.DEFAULTS[field])
         if getattr(recipe, field) != usual:
