@@ -22,7 +22,7 @@ PREFIX = "PICOWATCH_"
 FOLDERS = ("inbox", "outbox", "models")
 MAX_FILE_BYTES = 100_000
 
-# By name: the value, where it is set, and its line there, of what is in no file after all lines.
+# By name: the value, where it is set, and its line; without a file, one after all others.
 Given = dict[str, tuple[Any, str, int]]
 
 

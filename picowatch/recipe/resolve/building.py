@@ -217,8 +217,8 @@ def _defaults(
     if layers.only_details(layer):
         found["denoising_strength"] = 0.0
     # The name of a Lightning LoRA has its steps.
-    named = filter(None, map(_LIGHTNING.search, loras if rules.lightning else ()))
-    if lightning := next(named, None):
+    names = filter(None, map(_LIGHTNING.search, loras if rules.lightning else ()))
+    if lightning := next(names, None):
         found |= {"steps": int(lightning[1]), "cfg_scale": 1.0}
     if not rules.flow:
         is_zero = prediction == fields.ZERO_SNR
