@@ -80,16 +80,13 @@ def accept(
         if unchanged and row and row["digest"] != save.digest:
             priorities = [entry.priority for entry in requested.values()]
             repeats_last_save |= priorities != [kept[key]["priority"] for key in requested]
-        left_out = [entry for key, entry in before.items() if key not in kept]
         save_id = record_save(sql, save, "accepted")
-        fewer = len(before) - len(requested)
-        of_save = sql, save, save_id, draw_seed, picture_exists
-        writer = SaveWriter(*of_save, left_out, fewer, is_first=not before)
+        writer = SaveWriter(sql, save, save_id, draw_seed, picture_exists, before, requested)
         asks_anew = bool(requested) and not before  # a template asks for nothing
         writer.restored = take_save(sql, save.path, save.digest, formers) if asks_anew else None
         if writer.restored is not None or (unchanged and repeats_last_save):
             writer.picture_exists = lambda file: True  # what the user deleted stays deleted
-        writer.write(requested, kept, redraws=unchanged and not repeats_last_save)
+        writer.write(kept, redraws=unchanged and not repeats_last_save)
         forget_deleted_sheets(sql, save.path, writer.picture_exists)
         if row and writer.result.queued:
             sql.execute("UPDATE recipes SET listed = 0 WHERE path = ?", (save.path,))

@@ -1,7 +1,7 @@
 """The entries of a recipe, and the images that each requests."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nsmallest
@@ -123,25 +123,21 @@ class SaveWriter:
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
-    left_out: Sequence[Row]  # entries of the save before that it requests no more
-    fewer: int  # entries than in the save before
-    is_first: bool  # the save before had none
+    before: Mapping[Key, Row]  # the entries of the save before
+    requested: Mapping[Key, RequestedEntry]
     # In a new ledger, seeds are taken from the pictures there are. True: all of the save was
     # rendered, whatever it requests now.
     restored: bool | None = None
-    former: dict[int, Former] = field(default_factory=dict)  # of those, by their places
-    names: Collection[str] = ()  # of the entries that the save requests
+    former: dict[int, Former] = field(default_factory=dict)  # requested no more, by their places
     result: Acceptance = field(default_factory=Acceptance)
 
-    def write(
-        self, requested: Mapping[Key, RequestedEntry], kept: Mapping[Key, Row], *, redraws: bool
-    ) -> None:
+    def write(self, kept: Mapping[Key, Row], *, redraws: bool) -> None:
         """Write what a save requests; `redraws`: random seeds of kept entries are drawn again."""
-        self.names = {entry.name for entry in requested.values()}
-        for row in self.left_out:
-            self.former[row["place"]] = Former(row["seed"], last_draw(self.sql, row))
-            self.sql.execute("DELETE FROM entries WHERE id = ?", (row["id"],))
-        for key, entry in requested.items():
+        for key, row in self.before.items():
+            if key not in kept:
+                self.former[row["place"]] = Former(row["seed"], last_draw(self.sql, row))
+                self.sql.execute("DELETE FROM entries WHERE id = ?", (row["id"],))
+        for key, entry in self.requested.items():
             if key in kept:
                 self._keep(kept[key], entry, redraw=redraws and entry.random)
                 continue
@@ -231,7 +227,8 @@ class SaveWriter:
 
     def _drawn(self, entry: RequestedEntry) -> Draw:
         """Return what an entry requests that was not in the save before, or is drawn again."""
-        why: str = "first" if self.is_first else "new"
+        why = "new" if self.before else "first"
+        from_end = entry.place + len(self.before) - len(self.requested)
         before: Sequence[int] = ()
         if self.restored is not None:
             if draw := self._drawn_before(entry):
@@ -239,7 +236,7 @@ class SaveWriter:
             why = "lost"
         elif entry.random and (draw := self._drawn_as_former(entry)):
             return draw
-        elif former := self.former.get(entry.place) or self.former.get(entry.place + self.fewer):
+        elif former := self.former.get(entry.place) or self.former.get(from_end):
             why, before = "reseeded" if entry.random else "changed", former.images
         if not entry.random:
             return Draw(entry.requests(None), why=why, before=before)
@@ -258,9 +255,11 @@ class SaveWriter:
         the file's beginning or end, are tried; equal ones have their own seeds.
         """
 
+        fewer = len(self.before) - len(self.requested)
+
         def distance(place: int) -> int:
             ahead = place - entry.place
-            return min(abs(ahead), abs(ahead - self.fewer))
+            return min(abs(ahead), abs(ahead - fewer))
 
         seeded = (place for place, former in self.former.items() if former.seed is not None)
         for place in nsmallest(MOST_TRIED, seeded, distance):
@@ -319,14 +318,14 @@ class SaveWriter:
     @cached_property
     def _gone(self) -> dict[int, list[Row]]:
         """The pictures of entries that are not requested, by place; best at telling seeds first."""
-        found = defaultdict(list)
+        found, names = defaultdict(list), {entry.name for entry in self.requested.values()}
         for row in self.sql.execute(
             f"""SELECT entry_index, entry_digest, {_SEEDS} FROM images
                WHERE recipe = ? AND save_digest != ? AND {ATTACHED}
                ORDER BY variation_seed IS NULL, image_index, id DESC""",
             (self.save.path, self.save.digest),
         ):
-            if row["entry_digest"] not in self.names:
+            if row["entry_digest"] not in names:
                 found[row["entry_index"]].append(row)
         return found
 

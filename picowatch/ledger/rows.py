@@ -229,7 +229,6 @@ class QueuedImage:
     recipe: str
     digest: str
     request: ImageRequest
-    save: int
     save_digest: str
     entry_index: int
     image_index: int

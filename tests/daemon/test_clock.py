@@ -202,7 +202,7 @@ def kinds_of(image: ImageRequest) -> set[str]:
 
 
 def queued(image: ImageRequest, recipe: str = "a.yaml") -> QueuedImage:
-    return QueuedImage(1, recipe, image.digest, image, 1, "", 0, 0, "", "", 0, 0, False)
+    return QueuedImage(1, recipe, image.digest, image, "", 0, 0, "", "", 0, 0, False)
 
 
 def picture(timings: dict[str, float], batch_size: int) -> RenderedImage:
