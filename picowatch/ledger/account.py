@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,14 +192,9 @@ def known_pictures(sql: sqlite3.Connection) -> list[str]:
 
 def account_of(sql: sqlite3.Connection, recipes: Collection[str]) -> Account:
     """Return the account of these recipes and dropped pictures."""
-    values = {"recipes": json.dumps([*recipes])}
-    found = _of_images(sql, _REQUESTED, values)
-    rows = sql.execute(
-        f"""SELECT path, problem, problem_at FROM recipes
-            WHERE path IN (SELECT value FROM json_each(:recipes)) AND {_REFUSED_OR_WAITING}""",
-        values,
-    ).fetchall()
-    return _with_files(sql, found, rows)
+    files = f"""SELECT path, problem, problem_at FROM recipes
+                WHERE path IN (SELECT value FROM json_each(:recipes)) AND {_REFUSED_OR_WAITING}"""
+    return _account(sql, _REQUESTED, files, {"recipes": json.dumps([*recipes])})
 
 
 def accounts(ledger: Ledger, recipes: Collection[str] | None = None) -> dict[str, Account]:
@@ -285,10 +280,8 @@ def finished_files(ledger: Ledger) -> tuple[str, str] | None:
 
 def untold(ledger: Ledger, folder: str, *, told: int) -> Account:
     """Return the account of these images, and of the refused files there that were not told of."""
-    values = {"folder": folder, "told": told}
     with ledger.transaction() as sql:
-        found = _of_images(sql, _UNTOLD, values)
-        return _with_files(sql, found, sql.execute(_UNTOLD_REFUSED, values).fetchall())
+        return _account(sql, _UNTOLD, _UNTOLD_REFUSED, {"folder": folder, "told": told})
 
 
 def tell(ledger: Ledger, folder: str, *, told: int) -> None:
@@ -303,40 +296,36 @@ def tell(ledger: Ledger, folder: str, *, told: int) -> None:
             )
 
 
-def _of_images(sql: sqlite3.Connection, which: str, values: Mapping[str, object]) -> Account:
+def _account(
+    sql: sqlite3.Connection, which: str, files: str, values: Mapping[str, object]
+) -> Account:
+    """Return the account of images and files that queries find; the newest failures come first."""
     sums = sql.execute(f"SELECT {_SUMS} FROM ({which})", values).fetchone()
     slowest = sql.execute(
         f"""SELECT file, recipe, round(seconds, 3) FROM ({which}) WHERE state = 'done'
             AND seconds IS NOT NULL ORDER BY seconds DESC LIMIT 1""",
         values,
     ).fetchone()
-    failures = sql.execute(
+    failed = sql.execute(
         f"""SELECT mine.recipe, mine.reason, mine.ended, mine.entry_index + 1,
             mine.image_index + 1, json_extract(request, '$.seed') FROM ({which}) AS mine
             JOIN images ON images.id = mine.id WHERE mine.state = 'failed'
             ORDER BY mine.recipe, mine.entry_index, mine.image_index""",
         values,
     )
-    return Account(
-        **dict(sums),
-        slowest=Slowest(*slowest) if slowest else None,
-        failures=tuple(Failure(*row) for row in failures),
-    )
-
-
-def _with_files(sql: sqlite3.Connection, images: Account, rows: Sequence[sqlite3.Row]) -> Account:
-    """Return the account of images with refused files; the newest failures come first."""
+    found = [Failure(*row) for row in failed]
+    rows = sql.execute(files, values).fetchall()
     refused = {row["path"]: row for row in rows if row["problem"]}
     # Pictures that wait for a prompt are no refused files: their template is one, told once.
     for folder in sorted({row["path"].rpartition("/")[0] for row in rows if not row["problem"]}):
         refused |= _template_of(sql, folder)
-    found = [*images.failures]
     for path, row in refused.items():
         name = harmless(path)
         reason = harmless(row["problem"]).removeprefix(f"inbox/{name}").removeprefix(name)
         found.append(Failure(path, reason.lstrip(":, "), row["problem_at"]))
     found.sort(key=lambda failure: -(failure.at or 0.0))
-    return replace(images, refused=len(refused), failures=tuple(found))
+    account = Account(**dict(sums), refused=len(refused), failures=tuple(found))
+    return replace(account, slowest=Slowest(*slowest)) if slowest else account
 
 
 def _template_of(sql: sqlite3.Connection, folder: str) -> dict[str, sqlite3.Row]:
