@@ -37,11 +37,9 @@ from picowatch.recipe.fields import Axis
 log = logging.getLogger("picowatch")
 
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
-_FORBIDDEN = "No permission to {}", FOLDER_REMEDY
 # Errors that concern one picture and no other; in words, with what to do about it.
 _WHY_KEPT = {
-    errno.EACCES: _FORBIDDEN,
-    errno.EPERM: _FORBIDDEN,
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ("No permission to {}", FOLDER_REMEDY)),
     errno.EXDEV: (
         "A link in its path leads out of the outbox",
         "Delete it there, or put a folder in the link's place.",
