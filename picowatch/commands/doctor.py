@@ -72,7 +72,7 @@ def main(
         checks.append(check)
         if not options.json:
             state = "OK" if check.ok else "NOT OK"
-            print(harmless(f"{state:7} {check.name:11} {check.text}"), flush=not check.remedy)
+            print(harmless(f"{state:7} {check.name:11} {check.text}"), flush=True)
             if check.remedy:
                 print(harmless(f"{'':19} -> {check.remedy}"), flush=True)
     ok = all(check.ok for check in checks)

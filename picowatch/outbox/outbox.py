@@ -107,8 +107,9 @@ class Outbox:
     def publish_maps(self, file: str, maps: Sequence[Image.Image]) -> None:
         """Write the control maps of a picture beside it, as NAME.control.png."""
         for index, picture in enumerate(maps):
-            name, content = map_of(file, index), encode_png(Original(picture), {})
+            name = map_of(file, index)
             with self._writing.optional(name):
+                content = encode_png(Original(picture), {})
                 atomic.write_atomically(self.root / name, content, durable=False)
 
     def publish_sheet(
