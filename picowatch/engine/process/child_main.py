@@ -170,6 +170,14 @@ def serve(
             else:
                 connection.send(message)
 
+    def rendered(batch: protocol.Batch) -> Iterator[protocol.RenderedImage | protocol.Outcome]:
+        """Yield the pictures of a batch, then how it ended."""
+        try:
+            yield from renderer.render(batch, send, interrupted)
+            yield protocol.Finished()
+        except Exception as error:
+            yield _explained(error)
+
     if log.isEnabledFor(logging.DEBUG):
         log.addHandler(_Notes(send))
     try:
@@ -181,23 +189,8 @@ def serve(
     send(protocol.Ready())
     outcome: protocol.RenderedImage | protocol.Outcome | None = None
     while not isinstance(outcome, EngineDied):
-        batch: protocol.Batch = connection.recv()
-        for outcome in _rendered(renderer, batch, send, interrupted):
+        for outcome in rendered(connection.recv()):
             send(outcome)  # an error here ends the process: nobody would hear of it
-
-
-def _rendered(
-    renderer: protocol.BatchRenderer,
-    batch: protocol.Batch,
-    send: Callable[[protocol.FromEngine], None],
-    interrupted: Callable[[], bool],
-) -> Iterator[protocol.RenderedImage | protocol.Outcome]:
-    """Yield the pictures of a batch, then how it ended."""
-    try:
-        yield from renderer.render(batch, send, interrupted)
-        yield protocol.Finished()
-    except Exception as error:
-        yield _explained(error)
 
 
 class _Notes(logging.Handler):
