@@ -33,9 +33,7 @@ class Checkpoints:
     """The checkpoints in memory, by names and hashes: the name can tell the variant of a file."""
 
     def __init__(self, verified: Verified, target: Target, kept: Cache) -> None:
-        self._verified = verified
-        self._target = target
-        self._kept = kept
+        self._verified, self._target, self._kept = verified, target, kept
         self._sizes = cache(self._sizes_of)
         self._controlnet_bytes = cache(self._bytes_of_controlnet)
 
@@ -73,7 +71,7 @@ class Checkpoints:
         if loaded is None:
             return None
         parts = loaded.parts
-        is_here = (parts.place, parts.vae_file) == (place, _vae(request))
+        is_here = (parts.place, *parts.vae_file) == (place, request.vae, request.vae_hash)
         has_all = _controlnets(request) <= parts.controlnets.keys()
         return loaded if is_here and has_all else None
 
@@ -93,11 +91,11 @@ class Checkpoints:
             # Where parts take turns, the denoiser comes when it is needed.
             later = loaded.parts.denoiser_names if place == "turns" else ()
             needed = {*loaded.parts.by_name}.difference(later)
-        parts = loaded.parts
+        parts, vae = loaded.parts, (request.vae, request.vae_hash)
         parts.read = partial(self._read, request, place)
-        if parts.vae_file != _vae(request):
+        if parts.vae_file != vae:
             parts.drop(["vae"])
-            parts.vae_file = _vae(request)
+            parts.vae_file = vae
         parts.restore(needed)
         self._read_controlnets(request, loaded)
         parts.set_up()
@@ -136,11 +134,11 @@ class Checkpoints:
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
             for name in names:
                 device = self._read_to(place, name)
-                if name != "vae" or request.vae == BAKED:
+                if name == "vae" and request.vae != BAKED:
+                    with self._verified("vae", request.vae, request.vae_hash) as vae:
+                        found[name] = load_vae(model, vae, self._target, device)
+                else:
                     found[name] = load_part(model, self._target, device, name, request.quantize)
-                    continue
-                with self._verified("vae", request.vae, request.vae_hash) as vae:
-                    found[name] = load_vae(model, vae, self._target, device)
         return found
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
@@ -162,10 +160,6 @@ class Checkpoints:
 def key_of(request: ImageRequest) -> tuple[str, str, str, str]:
     """Return the key under which an image's checkpoint is kept."""
     return "checkpoint", request.checkpoint, request.checkpoint_hash, request.quantize
-
-
-def _vae(request: ImageRequest) -> tuple[str, str]:
-    return request.vae, request.vae_hash
 
 
 def _controlnets(request: ImageRequest) -> set[tuple[str, str]]:
