@@ -48,7 +48,7 @@ def extend_in(written: SourceValue) -> str:
         instead = _SIZE.sub(r" Write \1:\2.", parts[0]) if _SIZE.fullmatch(parts[0]) else ""
         raise ValueInvalid(f"extend takes {WANTED}.{instead}")
     named.sort(key=lambda found: SIDES.index(found[1]))
-    texts = [f"{m[1]} {m[2]}{' %' * (m[3] == '%')}" for m in named if float(m[2])]
+    texts = [f"{m[1]} {m[2]}{' %' if m[3] == '%' else ''}" for m in named if float(m[2])]
     if not texts:
         raise ValueInvalid(f"extend adds nothing. It takes {WANTED}.")
     return ", ".join(texts)
