@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 from picowatch.errors import INTERRUPTED
 
@@ -15,8 +14,6 @@ ALWAYS_ENDING = (signal.SIGTERM, signal.SIGINT)
 ENDING = (
     *ALWAYS_ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
 )  # fmt: skip
-
-
 # Whoever ends picowatch may wait two seconds; whatever takes longer is left as a crash leaves it.
 END_SECONDS = 1.0
 
@@ -26,14 +23,9 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
     for number in ENDING if arguments[:1] == ["make"] else ():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    if arguments[:1] != ["run"]:
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os._exit(INTERRUPTED if "--once" in arguments else 0)
-
-    for number in ALWAYS_ENDING:
-        signal.signal(number, end)
+    code = INTERRUPTED if "--once" in arguments else 0
+    for number in ALWAYS_ENDING if arguments[:1] == ["run"] else ():
+        signal.signal(number, lambda *_: os._exit(code))
 
 
 @contextmanager
