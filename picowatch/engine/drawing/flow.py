@@ -10,8 +10,9 @@ scaled back to the size of the recipe. Two different grids would move and zoom t
 picture (QwenLM/Qwen-Image #229).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from math import ceil, sqrt
@@ -95,19 +96,14 @@ class FlowDenoising(Denoising):
             kind = "image"  # without a pipeline for masks, all of a detail's part
             if masks and able("mask"):
                 kind, inputs["mask_image"] = "mask", masks
-        return self._call(kind, group, sampling, sampling.size, inputs)
+        return self._call(kind, group, sampling, inputs)
 
     def _call(
-        self,
-        kind: str,
-        group: Group,
-        sampling: Sampling,
-        size: tuple[int, int],
-        inputs: dict[str, Any],
-        read: Sequence[Any] = (),
+        self, kind: str, group: Group, sampling: Sampling, inputs: dict[str, Any], read: Any = ()
     ) -> list[Image.Image]:
-        """Call a pipeline for this size; texts that were `read` before are not encoded again."""
-        first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
+        """Call a pipeline; texts that were `read` before are not encoded again."""
+        first, size = group.requests[0], sampling.size
+        row, variant = self.loaded.row, self.loaded.variant
         call = families.pipeline_class(row, variant, kind).__call__
         steps = (CachedSteps if self.job.cached else FlowSteps)(self)
         guidance = families.guidance_inputs(row, first, self.steps(sampling))
@@ -261,5 +257,5 @@ class EditDenoising(FlowDenoising):
         given |= {"max_area": width * height, AUTO_RESIZE: False}
         inputs = {name: value for name, value in given.items() if families.takes(call, name)}
         inputs |= {"image": pictures if many else pictures[0]}
-        (drawn,) = self._call("edit", group, sampling, frame.size, inputs, read)
+        (drawn,) = self._call("edit", group, replace(sampling, size=frame.size), inputs, read)
         return [fit(drawn.crop((0, 0, *frame.shown)), sampling.size, "stretch")]
