@@ -65,7 +65,7 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         pixels = dict.fromkeys(SIDES, 0)
         for side, number, unit in _NAMED.findall(extend):
             of = size[SIDES.index(side) % 2]
-            pixels[side] = round(float(number) / 100 * of if unit else float(number))
+            pixels[side] = round(float(number) / 100 * of if unit == "%" else float(number))
         found = Margins(**pixels)
     if not any(found):
         why = ", which has that shape" if shape else ""
