@@ -238,19 +238,13 @@ def _seeds(seed: object, reporter: Reporter) -> object:
 
 def _format(recipe: Recipe, reporter: Reporter) -> str:
     """Return the file format; which pictures are used is known after the rules."""
-    picture = recipe.image or recipe.references or recipe.control
-    if recipe.format != SAME or picture:
+    if recipe.format != SAME or recipe.image or recipe.references or recipe.control:
         return recipe.format
-    if not _is_for_pictures("format", picture, reporter):
+    if reporter.origin_of("format") is not Origin.FOLDER:  # which is for recipes with pictures
         what = "format: same is the format of the start image."
         remedy = "Add image or references, or write png, jpeg, webp, avif or tiff."
         reporter.wrong("format", what, "", remedy=remedy)
     return ""
-
-
-def _is_for_pictures(name: str, picture: object, reporter: Reporter) -> bool:
-    """Return whether a folder says it to its recipes with pictures, and this has none."""
-    return not picture and reporter.origin_of(name) is Origin.FOLDER
 
 
 def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Recipe:
@@ -265,7 +259,8 @@ def _with_picture_size(recipe: Recipe, known: Known, reporter: Reporter) -> Reci
     own: dict[str, Any] = {"width": recipe.width, "height": recipe.height}
     sides = [side for side in _SIDES if own[side] == fields.PICTURE or side not in given]
     path = recipe.image or next(chain(references, (use.image for use in recipe.control)), "")
-    is_for_others = all(_is_for_pictures(side, path, reporter) for side in sides)
+    # What a folder says is for its recipes with pictures.
+    is_for_others = not path and all(reporter.origin_of(s) is Origin.FOLDER for s in sides)
     only_masked = recipe.mask and recipe.mask_padding is not None
     if only_masked or recipe.only_details or (sides and is_for_others):
         kept: dict[str, Any] = dict.fromkeys(sides, native)
