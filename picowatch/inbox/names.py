@@ -129,10 +129,8 @@ def _why_private(name: str) -> str:
     while stem.endswith(ENDINGS):  # Windows hides .txt, also in _pictures.yaml.txt
         stem = stem.rpartition(".")[0]
     if similar := closest(stem, map(names.stem_of, TEMPLATE_NAMES)):
-        meant = f"{similar}.yaml"
-        if name.endswith(".json"):
-            return f"to use it as {meant}, rename it; JSON is valid there, too"
-        return f"to use it as {meant}, rename it"
+        too = "; JSON is valid there, too" if name.endswith(".json") else ""
+        return f"to use it as {similar}.yaml, rename it{too}"
     return "its name begins with _; rename it to have it run"
 
 

@@ -123,11 +123,8 @@ def _where(templates: Collection[str], folder: str) -> str:
     called = {path.rpartition("/")[2].casefold(): path for path in folders}
     if meant := closest(folder.rpartition("/")[2], called):
         return f"Did you mean {called[meant]}/, which has a {PICTURES_NAME}?"
-    usual = called.get(_USUAL, folders[0])
-    return (
-        "To have it enlarged or edited, put it into a folder with a "
-        f"{PICTURES_NAME}, such as inbox/{usual}/"
-    )
+    usual = f"a folder with a {PICTURES_NAME}, such as inbox/{called.get(_USUAL, folders[0])}/"
+    return f"To have it enlarged or edited, put it into {usual}"
 
 
 def without_folder(root: str, folders: Mapping[str, str]) -> Iterator[tuple[str, str]]:

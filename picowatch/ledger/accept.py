@@ -35,11 +35,9 @@ class QueueFull(PicowatchError):
     def __init__(self, folder: str, asked: int, most: int) -> None:
         where = f"The folder {folder}" if folder else "The inbox itself"
         self.alone = asked > most
-        super().__init__(
-            f"{where} may have {most:,} images waiting (max_queued), and this save asks for "
-            f"{asked:,} more.",
-            "Ask for fewer." if self.alone else "It is read again when fewer wait.",
-        )
+        words = f"{where} may have {most:,} images waiting (max_queued)"
+        remedy = "Ask for fewer." if self.alone else "It is read again when fewer wait."
+        super().__init__(f"{words}, and this save asks for {asked:,} more.", remedy)
 
 
 # An image that may still be cancelled, unlike an image whose picture is being written.
