@@ -170,10 +170,8 @@ def _move(sql: Connection, old: str, new: str) -> None:
 def prioritise(ledger: Ledger, recipe: str, priorities: Sequence[int]) -> None:
     """Give a recipe's entries, in their order, these priorities of its new folder."""
     with ledger.transaction() as sql:
-        sql.executemany(
-            "UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?",
-            [(priority, recipe, place) for place, priority in enumerate(priorities)],
-        )
+        rows = [(priority, recipe, place) for place, priority in enumerate(priorities)]
+        sql.executemany("UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?", rows)
         prioritise_images(sql, recipe)
 
 

@@ -88,18 +88,14 @@ def follow_moved(ledger: Ledger, images: Collection[Row], moved: Mapping[str, st
     with ledger.transaction() as sql:
         before = [(recipe, shows) for recipe in recipes for *_, shows, _ in _sheets_of(sql, recipe)]
         # A picture that is being rendered may have replaced one of these.
-        sql.executemany(
-            "UPDATE images SET file = ? WHERE id = ? AND file = ? AND state = 'done'", ids
-        )
-        sql.executemany(
-            "UPDATE sheets SET file = ? WHERE file = ?", [pair[::-1] for pair in moved.items()]
-        )
+        change = "UPDATE images SET file = ? WHERE id = ? AND file = ? AND state = 'done'"
+        sql.executemany(change, ids)
+        files = [pair[::-1] for pair in moved.items()]
+        sql.executemany("UPDATE sheets SET file = ? WHERE file = ?", files)
         after = [shows for recipe in recipes for *_, shows, _ in _sheets_of(sql, recipe)]
-        for (recipe, was), shows in zip(before, after, strict=True):
-            sql.execute(
-                "UPDATE OR REPLACE sheets SET shows = ? WHERE recipe = ? AND shows = ?",
-                (shows, recipe, was),
-            )
+        changes = [(shows, *pair) for shows, pair in zip(after, before, strict=True)]
+        change = "UPDATE OR REPLACE sheets SET shows = ? WHERE recipe = ? AND shows = ?"
+        sql.executemany(change, changes)
 
 
 def _sheets_of(sql: Connection, recipe: str) -> Iterator[tuple[str, list[Row], str, Row | None]]:

@@ -100,10 +100,8 @@ def recipes_that_are(ledger: Ledger, outcome: str) -> set[str]:
 
 def seen(ledger: Ledger, inbox_id: str, versions: Iterable[tuple[str, SizeAndTime]]) -> None:
     """Record where these recipes, whose bytes are the same as before, were seen last."""
-    ledger.change_each(
-        "UPDATE recipes SET inbox_id = ?, size_and_time = ? WHERE path = ?",
-        ((inbox_id, version.as_text(), path) for path, version in versions),
-    )
+    rows = ((inbox_id, version.as_text(), path) for path, version in versions)
+    ledger.change_each("UPDATE recipes SET inbox_id = ?, size_and_time = ? WHERE path = ?", rows)
 
 
 def lacks_prompts(ledger: Ledger, template: str, digest: str) -> bool:
