@@ -154,7 +154,9 @@ def _parsed(
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SettingsInvalid(f"{path}, line {line}: not UTF-8.", "Save it as UTF-8.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise SettingsInvalid(f"{path} is not valid YAML: its brackets nest too deep.") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise SettingsInvalid(f"{path} is not valid YAML: {one_line(error)}.") from error
 
 

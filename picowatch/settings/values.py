@@ -31,8 +31,14 @@ def _not_boolean(value: Any) -> Any:
     return value
 
 
+def _with_point(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", value):
+        raise ValueError(f"write {value.replace(',', '.')}, with a point")
+    return value
+
+
 Int = Annotated[int, BeforeValidator(_not_boolean)]
-Float = Annotated[float, BeforeValidator(_not_boolean)]
+Float = Annotated[float, BeforeValidator(_not_boolean), BeforeValidator(_with_point)]
 
 
 def format_value(value: Any) -> Any:
@@ -48,11 +54,14 @@ def device_value(value: str) -> str:
 def metrics_address_value(value: Any) -> str:
     if value is False or value in ("", "off", "none"):  # YAML reads off as false
         return ""
-    address = value if isinstance(value, str) else ""
+    text = value if isinstance(value, str) else ""
+    address = text.rpartition("://")[2].partition("/")[0]
     _, colon, port = address.rpartition(":")
-    if "/" in address or not colon or not port.isdecimal() or int(port) > 65535:
+    if not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError("it must be like 127.0.0.1:9464, or :9464 for every address")
-    return address
+    if address != text:
+        raise ValueError(f"write {address}")
+    return text
 
 
 def _program_value(value: Any) -> Any:

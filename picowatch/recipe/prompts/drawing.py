@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from fnmatch import translate
 from functools import cached_property
 from itertools import islice
 
@@ -157,6 +158,11 @@ def file_mistake(name: str, inventory: Inventory) -> str:
     if name in refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
     names = sorted(known)
+    if "*" in name:
+        meant = filter(re.compile(translate(name), re.IGNORECASE).match, names)
+        each = "|".join(f"__{file}__" for file in islice(meant, 4)) or "__dogs__|__cats__"
+        what = f"'*' in '{shown(name)}' is not supported."
+        return f"{what} Name one file, or several in braces: {{{shown(each)}}}."
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )

@@ -109,7 +109,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is() -> None:
         "__with space__": "no wildcard file 'with space.txt' in … Available: a and colour.",
         "__c__": "the wildcard file 'c' cannot be used: c.txt is not UTF-8.",
         "__a__": "the wildcard file models/wildcards/a.txt has no lines.",
-        "__c*__": "no wildcard file 'c*.txt' in models/wildcards. …Available: …",
+        "__c*__": "'*' in 'c*' is not supported. Name one file, or … braces: {__colour__}.",
         "{0.5::a|b}": "the weight '0.5::' is not supported. … repeat it: {a|a|b}.",
         "{~a|b}": "{~a| is dynamicprompts' syntax, which is not supported. Write {a|b} or …",
         "__~colour__": "__~colour__ is dynamicprompts' syntax, which is not supported. …",
