@@ -253,11 +253,8 @@ def rows_to_estimate(
 ) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
     """Return how long passes take, and the requests of these images."""
     rates = sql.execute("SELECT * FROM pass_rates ORDER BY rowid").fetchall()
-    requests = sql.execute(
-        "SELECT id, request FROM images WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps([*images]),),
-    ).fetchall()
-    return rates, requests
+    query = "SELECT id, request FROM images WHERE id IN (SELECT value FROM json_each(?))"
+    return rates, sql.execute(query, (json.dumps([*images]),)).fetchall()
 
 
 # -- what summary.txt has not told of

@@ -44,10 +44,8 @@ def cancel(ledger: Ledger, recipes: Collection[str]) -> tuple[int, int]:
                 WHERE state = 'running' AND being_written = 0 AND {_OF_THESE}""",
             these,
         )
-        cancelled = sql.execute(
-            f"UPDATE images SET state = 'cancelled' WHERE {_OF_THESE} AND {UNFINISHED}", these
-        ).rowcount
-    return cancelled, running
+        change = f"UPDATE images SET state = 'cancelled' WHERE {_OF_THESE} AND {UNFINISHED}"
+        return sql.execute(change, these).rowcount, running
 
 
 def unfinished_recipes(ledger: Ledger, name: str = "") -> dict[str, SizeAndTime | None]:

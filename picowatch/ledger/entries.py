@@ -220,10 +220,8 @@ class SaveWriter:
                 of_entry = {"priority": entry.priority, "entry_digest": entry.name}
                 place = {"entry_index": entry.place, "image_index": at}
                 image_id = insert_image(self.sql, request, **of_save, **of_entry, **place, **why)
-            self.sql.execute(
-                "INSERT OR IGNORE INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
-                (entry_id, first + at, image_id),
-            )
+            query = "INSERT OR IGNORE INTO entry_images (entry, position, image) VALUES (?, ?, ?)"
+            self.sql.execute(query, (entry_id, first + at, image_id))
 
     def _drawn(self, entry: RequestedEntry) -> Draw:
         """Return what an entry requests that was not in the save before, or is drawn again."""

@@ -228,12 +228,10 @@ def _first(
     return row or due
 
 
-def _oldest(sql: Connection, which: str, values: Mapping[str, object] | None = None) -> Row | None:
+def _oldest(sql: Connection, which: str, values: Mapping[str, object]) -> Row | None:
     """Return the first queued image of these."""
-    row: Row | None = sql.execute(
-        f"SELECT * FROM images WHERE state = 'queued' {which} ORDER BY {IN_ORDER} LIMIT 1",
-        values or {},
-    ).fetchone()
+    query = f"SELECT * FROM images WHERE state = 'queued' {which} ORDER BY {IN_ORDER} LIMIT 1"
+    row: Row | None = sql.execute(query, values).fetchone()
     return row
 
 
