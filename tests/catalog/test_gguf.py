@@ -60,6 +60,7 @@ EVERY_TYPE = (
     *(entry(f"n{kind}", kind, struct.pack(f"<{code}", 1)) for kind, code in CODES.items()),
     entry("words", LIST, struct.pack("<IQ", TEXT, 2) + text("a") + text("b")),
     entry("longs", LIST, struct.pack("<IQ3Q", 10, 3, 1, 2, 3)),
+    entry("lists", LIST, struct.pack("<IQIQ2BIQ", LIST, 2, 0, 2, 1, 2, TEXT, 1) + text("a")),
 )
 
 
@@ -94,6 +95,8 @@ def _with(kind: int, value: bytes, key: str = "x") -> tuple[bytes, int]:
 
 HALF = gguf({"double_blocks.0.img_attn.qkv.weight": (8, 100)}, number=12)
 TWO, TWO_SIZE = gguf({"img_in.weight": (8, 256), "img_up.weight": (8, 256)})
+WIDE = struct.pack("<IQIQ", LIST, 1_999_999, 0, 2)
+DEEP = struct.pack("<IQ", LIST, 1) * 2000
 TWICE = TWO.replace(b"img_up", b"img_in"), TWO_SIZE  # one would hide the other
 DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     ((b"", 0), "is empty"),
@@ -103,6 +106,9 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     ((CLAIMING, SIZE), "is damaged: it claims 4,611,686,018,427,387,904 tensors"),
     (_with(LIST, struct.pack("<IQ", TEXT, 2**33)), "is damaged: it claims 8,589,934,592 values"),
     (_with(99, b""), "is damaged: its metadata has a value of an unknown type"),
+    (_with(LIST, struct.pack("<IQ", 99, 1)), "is damaged: its metadata has a value of an unknown"),
+    (_with(LIST, DEEP), "is damaged: its header cannot be read"),
+    (_with(LIST, WIDE), "cannot be used: its metadata has too many values"),
     (_with(TEXT, text("²"), "general.alignment"), "is damaged: its alignment"),
     (gguf(flux(), number=99), "is quantised as type 99, which picowatch does not know"),
     (TWICE, "is damaged: it has two tensors 'img_in.weight'"),
