@@ -206,7 +206,7 @@ def encoder_of(part: str) -> str:
 
 
 def _class_of(index: dict[str, Any], part: str) -> list[Any]:
-    """Return library and class of a part in the index, of which an optional part has no class."""
+    """Return a part's library and class in the index; an optional part may have neither."""
     entry = index.get(part)
     return entry if _is_part(entry) else [None, None]
 

@@ -135,9 +135,9 @@ def check_size(promised: int, held: int) -> None:
 
 
 def small_json(raw: str | bytes) -> Any:
-    """Parse untrusted JSON, which may have NaN. Raises ValueError for more values than models have.
+    """Parse untrusted JSON, which may have NaN, unless it has too many values.
 
-    It raises RecursionError, too.
+    Raises ValueError or RecursionError.
     """
     text = raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")
     if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:

@@ -231,10 +231,9 @@ def unet(header: Header) -> Recognised | None:
     stored(header)  # the engine can read its weights
     row = FAMILIES[family]
     absent = [start for start in row.text_prefixes if not header.has(start)]
+    has_either = family == "sd2" and header.has(row.text_prefixes)  # 2.x has either name
     lacks = "" if header.has(f"{VAE_PREFIX}decoder.") else "VAE"
-    if absent and (
-        family == "sdxl" or len(absent) == len(row.text_prefixes)
-    ):  # 2.x has either name
+    if absent and not has_either:
         lacks = f"text encoder ({absent[0]}…)"
     if lacks:
         raise ModelRefused(

@@ -221,10 +221,8 @@ def shortened(directories: Mapping[int, Directory], most_bytes: int) -> dict[int
 def exif_bytes(directories: Mapping[int, Directory]) -> bytes:
     """Return EXIF data of these directories; the main one is 0, of which all others are parts."""
     main, others = dict(directories.get(0, {})), [ifd for ifd in DIRECTORIES if ifd in directories]
-    start = len(_HEADER) + len(
-        _written(main | dict.fromkeys(others, (TiffTags.LONG, 0)), len(_HEADER))
-    )
-    inner = b""
+    pointers = dict.fromkeys(others, (TiffTags.LONG, 0))
+    start, inner = len(_HEADER) + len(_written(main | pointers, len(_HEADER))), b""
     for directory in others:
         main[directory] = (TiffTags.LONG, start + len(inner))
         inner += _written(directories[directory], start + len(inner))
