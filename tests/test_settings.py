@@ -134,6 +134,10 @@ REFUSED = [
     (f"file_name: '{{number}}{'x' * 10**4}'", "limit is"),
     ("file_name: '{number:04}-{cfg_scale:02d}'", "it cannot be used: "),
     ("file_name: '{number}-{seed:c}'", "it cannot be used: "),
+    *(
+        (f"file_name: '{{number}}{{seed:{inner}}}'", f"it cannot be used: ':{inner}' names a")
+        for inner in ("{prompt}", "{width}", "0{steps}", "{}", "{number!r}")
+    ),
     ("file_name: '{seed}'", "it needs {number}"),
     ("file_name: '{number}.png'", "leave out its ending: the format gives one"),
     ("settings:\n  device: cpu", "'settings'. Write the lines below it alone, not indented."),

@@ -131,10 +131,12 @@ def file_name_value(template: str) -> str:
     if len(template) > MAX_NAME:
         raise ValueError(f"it is too long; the limit is {MAX_NAME} characters")
     try:
-        for _, name, _, _ in string.Formatter().parse(template):
+        for _, name, how, _ in string.Formatter().parse(template):
             if name is not None and name not in _SAMPLE:
                 known = ", ".join(_SAMPLE)
                 raise ValueError(f"there is no {{{name}}}. The placeholders are {known}")
+            if "{" in (how or ""):
+                raise ValueError(f"':{how}' names a placeholder; write a format like {{number:04}}")
         first, second = (template.format_map({**_SAMPLE, "number": number}) for number in (1, 2))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise ValueError(f"it cannot be used: {error}") from error
