@@ -173,8 +173,9 @@ def _take_out(run: Run, file: str, digest: str) -> bool:
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
     parts = [harmless(f"inbox/{recipe}")]
     for image, reason in failures[:FAILURES_SHOWN]:
-        where = f"entry {image.entry_index + 1}, image {image.image_index + 1}"
-        parts.append(f"{where}, seed {image.request.seed}:\n{harmless_lines(reason)}")
+        place = f"entry {image.entry_index + 1}", f"image {image.image_index + 1}"
+        where = ", ".join(filter(None, (*place, image.request.seed_used)))
+        parts.append(f"{where}:\n{harmless_lines(reason)}")
     if (more := len(failures) - FAILURES_SHOWN) > 0:
         parts.append(f"And {more} more: `picowatch status --all {shlex.quote(recipe)}` lists them.")
     parts.append(

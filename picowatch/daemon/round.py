@@ -186,12 +186,13 @@ class Daemon:
                 reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
                 queue.fail(self.ledger, image, reason)
                 extra = {"event": "failed", "recipe": image.recipe}
-                words = "%s: seed %s set aside: %s"
-                log.error(words, image.recipe, image.request.seed, reason, extra=extra)
+                what = f"{image.request.seed_used} set aside".lstrip()
+                log.error("%s: %s: %s", image.recipe, what, reason, extra=extra)
             else:
                 queue.put_back(self.ledger, image, PutBack.DAEMON_DIED)
-                words = "%s: seed %s queued again: picowatch was killed while rendering it"
-                log.warning(words, image.recipe, image.request.seed)
+                what = f"{image.request.seed_used} queued again".lstrip()
+                words = "%s: %s: picowatch was killed while rendering it"
+                log.warning(words, image.recipe, what)
         self.lock.ended_well = False
         if control.is_paused(self.ledger):
             log.info("paused: nothing is rendered until `picowatch resume`")

@@ -271,7 +271,8 @@ class Worker:
             self.run.result.count_failure()
             recipe = self._recipe_of([image])
             extra = {"event": "failed", "recipe": recipe}
-            log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason, extra=extra)
+            what = f"{image.request.seed_used} failed".lstrip()
+            log.error("%s: %s: %s", recipe, what, reason, extra=extra)
             self.run.wake.set()
 
     def _kind_away(self, batch: list[QueuedImage]) -> str:

@@ -83,13 +83,14 @@ class Failure:
     at: float | None
     entry: int = 0
     image: int = 0
-    seed: int | None = None
+    seed: int | None = None  # None if nothing is drawn
 
     def line(self, now: float) -> str:
         """Return "failed  03:12  night/a.txt: entry 17, image 1, seed 5: Bad."."""
         what, where = "refused", ""
         if self.entry:
-            what, where = "failed", f"entry {self.entry}, image {self.image}, seed {self.seed}: "
+            seed = "" if self.seed is None else f", seed {self.seed}"
+            what, where = "failed", f"entry {self.entry}, image {self.image}{seed}: "
         at = f"{moment(self.at, now)}  " if self.at else ""
         return f"{what:8}{at}{self.recipe}: {where}{self.reason}"
 
@@ -305,7 +306,8 @@ def _account(
     ).fetchone()
     failed = sql.execute(
         f"""SELECT mine.recipe, mine.reason, mine.ended, mine.entry_index + 1,
-            mine.image_index + 1, json_extract(request, '$.seed') FROM ({which}) AS mine
+            mine.image_index + 1, iif(coalesce(json_extract(request, '$.checkpoint'), '') = '',
+            NULL, json_extract(request, '$.seed')) FROM ({which}) AS mine
             JOIN images ON images.id = mine.id WHERE mine.state = 'failed'
             ORDER BY mine.recipe, mine.entry_index, mine.image_index""",
         values,

@@ -213,6 +213,11 @@ class ImageRequest(fields.ImageFields):
         return bool(self.checkpoint)
 
     @property
+    def seed_used(self) -> str:
+        """The seed for people, "seed 5"; "" if nothing is drawn."""
+        return f"seed {self.seed}" if self.draws else ""
+
+    @property
     def is_copy(self) -> bool:
         """Return whether no model has a part in it: a picture is only resized or written again."""
         return not (self.draws or self.upscale or self.cutout)

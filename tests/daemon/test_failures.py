@@ -49,6 +49,23 @@ def test_an_image_that_fails_takes_no_other_along(
     assert house.seeds().count(5) == 1, "failed images are tried again, with the seeds they had"
 
 
+def test_a_picture_that_is_only_finished_fails_without_a_seed(house: House) -> None:
+    """In the log, its error file and the status: nothing was drawn from one."""
+
+    def fail(batch: Batch) -> None:
+        raise RenderFailed("It is too large.")
+
+    house.engine.before_batch = fail
+    house.save("large/_pictures.yaml", "upscale: 2\n")
+    house.draw("large/a.png")
+    assert not house.once()
+    said = picowatch_here(house.folder, "status", "large").stdout
+    assert "large/a.png: entry 1, image 1: It is too large." in said
+    assert "entry 1, image 1:\nIt is too large." in (house.error("large/a.png") or "")
+    assert "large/a.png: failed: It is too large." in house.log()
+    assert "seed" not in house.log()
+
+
 def test_the_engine_starts_for_a_batch_and_ends_when_it_is_idle(house: House) -> None:
     with house.running(unload_after_minutes=0.001):
         for name in ("a.txt", "b.txt"):
@@ -93,7 +110,8 @@ def test_the_status_waits_for_no_engine_that_has_begun_to_draw(
     with house.held("a.txt", "one\ntwo\n", after=2, batch_size=1) as hold:
         wait_for(lambda: house.status()["images"]["running"], "the report")
         wait_for(lambda: not house.status()["troubles"], "the end of the trouble")
-        assert "a.txt: 1 of 2" in (house.outbox / "now.txt").read_text()
+        now = house.outbox / "now.txt"  # which is written after status.json
+        wait_for(lambda: "a.txt: 1 of 2" in now.read_text(), "the line")
         hold.release()
     assert "The engine was killed. Trying again every minute." in house.log()
 
