@@ -1,5 +1,7 @@
 """What a template says for a dropped picture, with the files beside it."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.recipe.files import Pictures
@@ -33,6 +35,17 @@ def test_what_a_template_sweeps_says_what_to_do(sweep: str, count: int, draws: b
         assert (recipe.image_count, recipe.draws) == (count, draws)
     (recipe,) = dropped("sweep: {quality: 80..82, format: [webp, jpeg]}\n")
     assert (recipe.image_count, recipe.draws) == (6, False)
+
+
+@pytest.mark.parametrize("finish", ["resize_to: 32", "upscale: {scale: 2}", "cutout: true"])
+def test_what_finishes_pictures_in_another_format_needs_no_checkpoint(finish: str) -> None:
+    """Nor does it draw a folder's prompt, as without the format."""
+    which = replace(RICH, default_checkpoint=None)
+    which = replace(which, upscalers=(), cutouts=("demo-cutout",))
+    template = f"{finish}\nformat: webp\nquality: 80\n"
+    check_template(DefaultsFile("web/_pictures.yaml", template.encode()), which, [], 100)
+    (recipe,) = dropped(template, which, defaults="prompt: a corgi")
+    assert not recipe.draws
 
 
 @pytest.mark.parametrize(

@@ -182,15 +182,19 @@ def _read_value(place: str, written: SourceValue, reporter: Reporter) -> Any:
 
 def only_finishes(layer: Layer) -> bool:
     """Return whether a layer has a start image, something to finish it with, and no prompt."""
-    finishes = any(is_on(layer, field) for field in fields.FINISHING) or only_writes(layer)
+    finishes = _finishes(layer) or only_writes(layer)
     return _keeps_image(layer) and finishes and not is_on(layer, "detail")
+
+
+def _finishes(layer: Layer) -> bool:
+    return any(is_on(layer, field) for field in fields.FINISHING)
 
 
 def only_writes(layer: Layer) -> bool:
     """Whether a layer only writes a start image again, which a folder's format does not ask for."""
     own = {name: said for name, said in layer.items() if said.origin is not Origin.FOLDER}
     is_said = any(is_on(own, field) for field in fields.WRITING)
-    return _keeps_image(layer) and is_said and not says_drawing(layer)
+    return _keeps_image(layer) and is_said and not (_finishes(layer) or says_drawing(layer))
 
 
 def says_drawing(layer: Layer) -> bool:
