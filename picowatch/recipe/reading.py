@@ -239,8 +239,9 @@ def check_template(
     and the names of its fields are checked.
     """
     folder = template.name.rpartition("/")[0]
-    # The prompt may be in a file beside each picture.
-    files = [DefaultsFile("", b"prompt: a picture"), *defaults]
+    files = [*defaults]
+    if not _draws_nothing(template, defaults):  # the prompt may be in a file beside each picture
+        files = [DefaultsFile("", b"prompt: a picture"), *files]
     failures = []
     masks = "", f"{folder}/any.mask.png"  # some checkpoints need a mask
     for size, mask in product(_ANY_SIZES, masks):
@@ -256,6 +257,16 @@ def check_template(
             refuse_unusable(recipes, any_picture.check)
             return
     raise min(failures, key=lambda failure: len(failure.problems))
+
+
+def _draws_nothing(template: DefaultsFile, defaults: Sequence[DefaultsFile]) -> bool:
+    """Return whether each entry of a template only finishes pictures, so far as it can be read."""
+    problems = Problems()
+    with problems.gathered(goes_on=True):
+        folder = defaults_layer(defaults, problems)
+        entries = yaml_entries(decode(template.name, template.content), problems)
+        return bool(entries) and all(_only_finishes(entry.layer, folder) for entry in entries)
+    return False
 
 
 def _dropped_entries(dropped: Dropped, folder: Layer, problems: Problems) -> list[Entry]:

@@ -37,15 +37,30 @@ def test_what_a_template_sweeps_says_what_to_do(sweep: str, count: int, draws: b
     assert (recipe.image_count, recipe.draws) == (6, False)
 
 
+# Several checkpoints, of which each recipe has to name one.
+UNDECIDED = replace(RICH, default_checkpoint=None, upscalers=(), cutouts=("demo-cutout",))
+
+
 @pytest.mark.parametrize("finish", ["resize_to: 32", "upscale: {scale: 2}", "cutout: true"])
 def test_what_finishes_pictures_in_another_format_needs_no_checkpoint(finish: str) -> None:
     """Nor does it draw a folder's prompt, as without the format."""
-    which = replace(RICH, default_checkpoint=None)
-    which = replace(which, upscalers=(), cutouts=("demo-cutout",))
     template = f"{finish}\nformat: webp\nquality: 80\n"
-    check_template(DefaultsFile("web/_pictures.yaml", template.encode()), which, [], 100)
-    (recipe,) = dropped(template, which, defaults="prompt: a corgi")
+    check_template(DefaultsFile("web/_pictures.yaml", template.encode()), UNDECIDED, [], 100)
+    (recipe,) = dropped(template, UNDECIDED, defaults="prompt: a corgi")
     assert not recipe.draws
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["format: webp", "quality: 70", "sweep: {quality: 80..82}", "- upscale: on\n- format: webp"],
+)
+def test_what_only_writes_pictures_again_needs_no_checkpoint(template: str) -> None:
+    """Unless its folder says what to draw."""
+    file = DefaultsFile("web/_pictures.yaml", template.encode())
+    check_template(file, UNDECIDED, [], 100)
+    for folder in (b"prompt: a corgi", b"steps: 9"):
+        with pytest.raises(RecipeInvalid, match="no checkpoint is named"):
+            check_template(file, UNDECIDED, [DefaultsFile("_defaults.yaml", folder)], 100)
 
 
 @pytest.mark.parametrize(
