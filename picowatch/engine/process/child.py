@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
@@ -82,9 +82,9 @@ class RemoteEngine(protocol.Engine, ABC):
 class ChildEngine(RemoteEngine):
     """An Engine in a process of its own, started at the first render and after each death."""
 
-    _options: protocol.EngineOptions
-    _make_renderer: protocol.MakeRenderer = child_main.new_renderer
-    _process: "_Process | None" = None
+    options: protocol.EngineOptions
+    make_renderer: protocol.MakeRenderer = child_main.new_renderer
+    _process: "_Process | None" = field(default=None, init=False)
 
     def interrupt(self) -> None:
         if (process := self._process) is not None:
@@ -105,7 +105,7 @@ class ChildEngine(RemoteEngine):
         if self._process is not None and self._process.child.exitcode is not None:
             self.close()
         if self._process is None:
-            self._process = _Process(self._options, self._make_renderer)
+            self._process = _Process(self.options, self.make_renderer)
         return self._process
 
     def reports(self, batch: protocol.Batch) -> Generator[protocol.FromEngine | None, None, None]:
