@@ -198,20 +198,24 @@ def check_folders(settings: Settings, *, waits: bool = False, writes: bool = Tru
                 "Use separate folders.",
             )
     if writes and not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
-        existing = outbox
-        while not os.path.exists(existing):  # noqa: PTH110  (never raises)
-            existing = existing.parent
-        if not existing.is_dir():
-            raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
-        if os.statvfs(existing).f_flag & os.ST_RDONLY:
-            raise SettingsInvalid(
-                f"The outbox {outbox} cannot be written: Read-only file system.",
-                "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
-            )
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise SettingsInvalid(f"The outbox {outbox} cannot be written.", GIVE_PERMISSION)
+        _check_writable(outbox)
         _check_own_files(settings.outbox, waits=waits)
     return settings
+
+
+def _check_writable(outbox: Path) -> None:
+    existing = outbox
+    while not os.path.exists(existing):  # noqa: PTH110  (never raises)
+        existing = existing.parent
+    if not existing.is_dir():
+        raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        raise SettingsInvalid(
+            f"The outbox {outbox} cannot be written: Read-only file system.",
+            "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", GIVE_PERMISSION)
 
 
 # What the daemon needs in the outbox and writes in place, and folders; missing folders are created.

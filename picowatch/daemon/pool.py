@@ -49,19 +49,7 @@ class WorkerPool:
         # One for each batch, if batches are as large as those in progress.
         working = [len(now.batch) for worker in self.workers if (now := worker.rendering)]
         self.executor.wanted = len(working) + ceil(queued / max(working, default=1))
-        # A single run ends if no engine can start, or if none has come for long.
-        for workers in (self.workers, self.copiers):
-            if workers and all(worker.gave_up for worker in workers):
-                self.run.result.cannot_go_on(workers[0].trouble)
-        at = time.monotonic()
-        if self.workers or not queued or self.run.writing.keeps_trying:
-            self._no_engine_since = None
-        elif self.executor.is_final:
-            self.run.result.cannot_go_on(self.executor.trouble)
-        elif self._no_engine_since is None:
-            self._no_engine_since = at  # not the start: accepting many saves takes long
-        elif at - self._no_engine_since > self._shared.stall_seconds:
-            self.run.result.cannot_go_on(self.executor.trouble or "No engine became available.")
+        self._give_up(queued)
         # Some may have been left to an engine that is slow or gone.
         for worker in (*(self.workers if queued else ()), *(self.copiers if copies else ())):
             if worker.idle:
@@ -89,6 +77,21 @@ class WorkerPool:
             worker.thread.start()
             self._threads.append(worker.thread)
         return (*staying, *joining)
+
+    def _give_up(self, queued: int) -> None:
+        """End a single run if no engine can start, or if none has come for long."""
+        now = time.monotonic()
+        for workers in (self.workers, self.copiers):
+            if workers and all(worker.gave_up for worker in workers):
+                self.run.result.cannot_go_on(workers[0].trouble)
+        if self.workers or not queued or self.run.writing.keeps_trying:
+            self._no_engine_since = None
+        elif self.executor.is_final:
+            self.run.result.cannot_go_on(self.executor.trouble)
+        elif self._no_engine_since is None:
+            self._no_engine_since = now  # not the start: accepting many saves takes long
+        elif now - self._no_engine_since > self._shared.stall_seconds:
+            self.run.result.cannot_go_on(self.executor.trouble or "No engine became available.")
 
     def finish_batches(self, wanted: bool) -> bool:
         """Claim no batches while `wanted`; return whether it is and none is in progress."""
