@@ -120,17 +120,20 @@ class Observers:
         preview = self._newest_preview
         if preview and preview is not self._shown_preview:
             with self._writing.optional(self._preview.name):
-                try:
-                    image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
-                    size = (preview.width * SCALE, preview.height * SCALE)
-                    large = image.resize(size, Image.Resampling.BICUBIC)
-                    content = encode_png(Original(large), {}, self._outbox.mark)
-                # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
-                except (OSError, ValueError, SystemError) as error:
-                    log.debug("no preview: %s", error)
-                else:  # it stays until the next preview: viewers lose a file that vanishes
-                    write_atomically(self._preview, content, durable=False)
+                self._write_preview(preview)
                 self._shown_preview = preview
+
+    def _write_preview(self, preview: RgbPicture) -> None:
+        try:
+            image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
+            size = (preview.width * SCALE, preview.height * SCALE)
+            large = image.resize(size, Image.Resampling.BICUBIC)
+            content = encode_png(Original(large), {}, self._outbox.mark)
+        # A preview is not worth an error. Pillow 12 raises SystemError if it has no pixels.
+        except (OSError, ValueError, SystemError) as error:
+            log.debug("no preview: %s", error)
+        else:  # it stays until the next preview: viewers lose a file that vanishes
+            write_atomically(self._preview, content, durable=False)
 
     def ignored(self, files: Mapping[str, str]) -> None:
         """Log why files are not taken, once for each as long as it is there."""
