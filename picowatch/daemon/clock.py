@@ -123,15 +123,8 @@ class Rates:
         alike = {"draw", "hires", wanted.kind} if wanted.kind in DRAWING else {wanted.kind}
         found = [key for key in self._rates if key.kind in alike]
         if not found:
-            # How slow the device is beside the usual one, in the geometric mean of all kinds. Of a
-            # small picture, kinds that no model has a part in are a fixed cost, and tell no speed.
-            kinds = _USUAL.keys() - {"resize", "write"}
-            usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
-            own = [pair for pair in usual if pair[0].device == wanted.device] or usual
-            logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
-            slowness = math.exp(sum(logs) / len(logs)) if logs else 1.0
-            is_short = wanted.kind == "write"  # too short to matter
-            return Estimate(_USUAL[wanted.kind] * slowness, is_measured=is_short)
+            rate = _USUAL[wanted.kind] * self._slowness(wanted.device)
+            return Estimate(rate, is_measured=wanted.kind == "write")  # too short to matter
 
         def distance(key: PassRate) -> tuple[bool, bool, bool, int]:
             is_elsewhere = bool(wanted.device) and key.device != wanted.device
@@ -140,6 +133,17 @@ class Rates:
 
         nearest = min(reversed(found), key=distance)  # the newest of several
         return Estimate(self._rates[nearest], not any(distance(nearest)))
+
+    def _slowness(self, device: str) -> float:
+        """Return how slow a device is beside the usual one, in the geometric mean of all kinds.
+
+        Of a small picture, kinds that no model has a part in are a fixed cost, and tell no speed.
+        """
+        kinds = _USUAL.keys() - {"resize", "write"}
+        usual = [(key, rate) for key, rate in self._rates.items() if key.kind in kinds and rate]
+        own = [pair for pair in usual if pair[0].device == device] or usual
+        logs = [math.log(rate / _USUAL[key.kind]) for key, rate in own]
+        return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
 
 class Clock:

@@ -239,20 +239,7 @@ def _put_picture(
     target = next(name for name in names if _is_free_for(root, file, name, taken))
     for path in (file, *outbox.beside(file)):
         name = stem_of(target) + path.removeprefix(stem_of(file))
-        place = to_write(root, name)
-        if lexists(place):
-            continue
-        if not copies:
-            try:
-                link_below(root, path, name)
-                continue
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-        with open_below(root, path) as opened:
-            mtime_ns = os.fstat(opened.fileno()).st_mtime_ns  # the gallery sorts by time
-            blocks = iter(partial(opened.read, 1 << 20), b"")
-            write_atomically(place, blocks, mtime_ns=mtime_ns)
+        _link_or_copy(root, path, name, copies=copies)
     return target
 
 
@@ -272,6 +259,23 @@ def _is_free_for(root: Path, file: str, target: str, taken: Container[str]) -> b
     endings = (*ENDINGS, SIDECAR_ENDING)
     is_there = any(lexists(root / f"{stem_of(target)}{ending}") for ending in endings)
     return not is_there and target not in taken
+
+
+def _link_or_copy(root: Path, file: str, name: str, *, copies: bool) -> None:
+    """Put a file at a name, unless something is there: a copy, or a link if the disk has them."""
+    place = to_write(root, name)
+    if lexists(place):
+        return
+    if not copies:
+        try:
+            link_below(root, file, name)
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+    with open_below(root, file) as opened:
+        mtime_ns = os.fstat(opened.fileno()).st_mtime_ns  # the gallery sorts by time
+        write_atomically(place, iter(partial(opened.read, 1 << 20), b""), mtime_ns=mtime_ns)
 
 
 def line_of_moved(
