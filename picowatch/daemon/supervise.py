@@ -141,29 +141,36 @@ class Supervisor:
         raise Ended
 
     def _build(self, writing: Writing, stack: ExitStack) -> Daemon:
-        outbox, lock = self._watch.settings.outbox, self._lock
-        if lock and lock.is_of(outbox):
-            lock.outbox = outbox  # perhaps a new name
-        elif lock and lock.outbox == outbox and not lock.is_replaced():
-            raise FolderAway(outbox)
-        else:
-            lock = OutboxLock(outbox, by_make=bool(self._mode.only))
+        outbox = self._watch.settings.outbox
+        lock = self._lock_of(outbox)
         try:
             daemon = build_daemon(self._make_engine, self._lasting, lock, writing, stack)
-            self._used = outbox
-            return daemon
         except BaseException as error:
-            # Else it is kept: nobody else begins there while it is waited for.
-            if self._is_another(outbox) and lock is not self._lock:
+            if not self._is_another(outbox):  # nobody else begins there while it is waited for
+                self._keep(lock)
+            elif lock is not self._lock:
                 lock.release()
-                lock = self._lock
             if isinstance(error, CommitUnknown):  # the next attempt reads what counts
                 raise sqlite3.OperationalError(str(error)) from error
             raise
-        finally:  # it holds this lock from now on, and no other
-            if self._lock and lock is not self._lock:
-                self._lock.release()
-            self._lock = lock
+        self._keep(lock)
+        self._used = outbox
+        return daemon
+
+    def _keep(self, lock: OutboxLock) -> None:
+        """Hold this lock from now on, and no other."""
+        if self._lock and lock is not self._lock:
+            self._lock.release()
+        self._lock = lock
+
+    def _lock_of(self, outbox: Path) -> OutboxLock:
+        """Return the lock that is held, or another outbox's. Raises FolderAway if it is away."""
+        if self._lock and self._lock.is_of(outbox):
+            self._lock.outbox = outbox  # perhaps a new name
+            return self._lock
+        if self._lock and self._lock.outbox == outbox and not self._lock.is_replaced():
+            raise FolderAway(outbox)
+        return OutboxLock(outbox, by_make=bool(self._mode.only))
 
     def _is_another(self, outbox: Path) -> bool:
         """Whether there was a daemon before, with another outbox."""

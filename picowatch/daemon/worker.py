@@ -168,24 +168,29 @@ class Worker:
         now.silent += min(now.looked_at - before, FROZEN_SECONDS)
         if self.trouble and now.has_drawn:
             self.trouble, self._failed_starts = "", 0
-        patience = self.shared.stall_seconds * (LOADING_STALLS if now.loading else 1)
-        if now.silent > patience:
-            what = f"loading {now.loading}" if now.loading else "such an image"
-            words = (
-                f"The engine made no step for {patience:.0f} s and was ended as hung. "
-                f"If {what} takes that long, set stall_seconds higher."
-            )
-            if not now.loading:
-                raise EngineDied(words)
-            if not self._failed_starts:  # the second failure in a row is reported as trouble
-                self._tell_of_engine(now.batch, f"{words} It will be tried again.")
-            raise protocol.EngineCannotStart(words)  # no image is at fault
+        self._check_silence(now)
         with suppress(sqlite3.OperationalError):  # a later look tells
             if not now.is_interrupted and not queue.running_recipes(self.ledger, now.batch):
                 recipe = queue.recipe_of(self.ledger, now.batch[0])
                 log.info("%s: stopped: no image of its batch is requested any more", recipe)
                 now.is_interrupted = True
         return now.is_interrupted
+
+    def _check_silence(self, now: Rendering) -> None:
+        """Raise EngineDied if the engine has made no step for too long, and hangs."""
+        patience = self.shared.stall_seconds * (LOADING_STALLS if now.loading else 1)
+        if now.silent <= patience:
+            return
+        what = f"loading {now.loading}" if now.loading else "such an image"
+        words = (
+            f"The engine made no step for {patience:.0f} s and was ended as hung. "
+            f"If {what} takes that long, set stall_seconds higher."
+        )
+        if not now.loading:
+            raise EngineDied(words)
+        if not self._failed_starts:  # the second failure in a row is reported as trouble
+            self._tell_of_engine(now.batch, f"{words} It will be tried again.")
+        raise protocol.EngineCannotStart(words)  # no image is at fault
 
     def _holds_nothing(self) -> None:
         """Note that the engine was closed, or died, and holds no checkpoint."""
