@@ -8,7 +8,7 @@ are, so a kill in the middle of the night loses none.
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -72,17 +72,8 @@ class Summaries:
 
     def _tell(self, folder: str, name: str, *, told: int) -> None:
         its = account.untold(self._ledger, folder, told=told)
-        now = its.ended or max((failure.at or 0.0 for failure in its.failures), default=0.0)
-        first = harmless(f"{account.moment(now, float('inf'))}  {name}: {its.line(now)}")
-        lines = [harmless(f"  {failure.line(now)}") for failure in its.failures[:FAILURES]]
-        if (more := len(its.failures) - FAILURES) > 0:
-            lines.append(f"  and {more} more: `picowatch status --all` lists them")
-        if slowest := its.slowest:
-            lines.append(harmless(f"  slowest {slowest.seconds:.1f} s  {slowest.file}"))
-        if its.done:
-            each = its.seconds / its.done
-            lines.append(f"  in all  {its.seconds:,.1f} s of rendering, {each:.1f} s a picture")
-        text = "\n".join([first, *lines])
+        first, *rest = _block(name, its)
+        text = "\n".join([first, *rest])
         with self._run.writing.optional(SUMMARY):
             blocks = self._blocks()
             if blocks[:1] != [text]:  # a crash may repeat it
@@ -101,6 +92,21 @@ class Summaries:
             return []
         text = read_regular(self._path).decode("utf-8", "replace")
         return [block for block in text.strip("\n").split("\n\n") if block.strip()]
+
+
+def _block(name: str, its: account.Account) -> Iterator[str]:
+    """Yield the lines of a block."""
+    now = its.ended or max((failure.at or 0.0 for failure in its.failures), default=0.0)
+    yield harmless(f"{account.moment(now, float('inf'))}  {name}: {its.line(now)}")
+    for failure in its.failures[:FAILURES]:
+        yield harmless(f"  {failure.line(now)}")
+    if (more := len(its.failures) - FAILURES) > 0:
+        yield f"  and {more} more: `picowatch status --all` lists them"
+    if slowest := its.slowest:
+        yield harmless(f"  slowest {slowest.seconds:.1f} s  {slowest.file}")
+    if its.done:
+        each = its.seconds / its.done
+        yield f"  in all  {its.seconds:,.1f} s of rendering, {each:.1f} s a picture"
 
 
 def _name_of(first: str, last: str) -> str:
