@@ -14,6 +14,7 @@ from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
+_FIELD = re.compile(r"\w[\w -]*:")
 _PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
 # A line like `steps: 10,` or `from: corgi.png` is not a prompt; drawing it would hide a mistake.
 _SETTING = re.compile(
@@ -90,13 +91,16 @@ def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]
     if not _RULE.fullmatch(lines[top]):
         return 0, {}
     end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
+    between = lines[top + 1 : end] if end else ()
+    if not any(map(_FIELD.match, between)) and a1111.holds_parameters(source.text):
+        return 0, {}  # A1111's prompts may have such lines
     if end is None:
         message = "settings begin here and must end with a second line ---."
         if _PROMPT_FIELD.search(source.text):
             message = rename_to(source, "yaml", "YAML")
         problems.add(source.whole_line(top + 1), message)
         return len(lines), {}
-    above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
+    above = "\n" * (top + 1) + "\n".join(between)
     layer = yaml_layer(Source(source.name, above), problems)
     if "prompt" in layer:
         position = layer["prompt"].name_position

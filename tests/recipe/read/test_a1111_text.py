@@ -72,6 +72,8 @@ A: 3.21 GB, R: 3.59 GB, Sys: 4.2/8 GB (52.1%)
          [("a", "", 3), ("b", "", 4)]),
         ("---\nsteps: 7\n---\na fox\nSteps: 4, Seed: 1\n\na cat\nNegative prompt: dim",
          [("a fox", "", 4), ("a cat", "dim", 7)]),
+        ("---\na cat\n---\nSteps: 4, Seed: 1", [("---\na cat\n---", "", 4)]),
+        ("---\na cat\nSteps: 4, Seed: 1", [("---\na cat", "", 4)]),
         ("---\nNegative prompt: dim\nsteps: 7\n---\na cat\n", [("a cat", "dim", 7)]),
     ],
 )  # fmt: skip
