@@ -35,8 +35,7 @@ def extend_in(written: SourceValue) -> str:
         return ""
     parts = [f"{name.strip().casefold()} {part.text.strip()}" for name, part in written.pairs]
     parts = parts or [part.strip() for part in written.text.casefold().split(",")]
-    shape = _SHAPE.fullmatch(parts[0]) if len(parts) == 1 else None
-    if shape and all(map(float, shape.groups())):
+    if len(parts) == 1 and (shape := _shape(parts[0])):
         return f"{shape[1]}:{shape[2]}"
     if len(parts) == 1 and _NAMED.fullmatch(f"left {parts[0]}"):
         parts = [f"{side} {parts[0]}" for side in SIDES]
@@ -56,7 +55,7 @@ def extend_in(written: SourceValue) -> str:
 
 def margins_of(extend: str, size: tuple[int, int]) -> Margins:
     """Return the pixels around a picture, alike on both sides for a shape. Raises ValueInvalid."""
-    if shape := _SHAPE.fullmatch(extend):
+    if shape := _shape(extend):
         ratio = float(shape[1]) / float(shape[2])
         wide = max(0, round(size[1] * ratio) - size[0])
         high = 0 if wide else max(0, round(size[0] / ratio) - size[1])
@@ -75,3 +74,9 @@ def margins_of(extend: str, size: tuple[int, int]) -> Margins:
         less = "a shape nearer to its own" if shape else "less"
         raise ValueInvalid(f"{what} Crop it, or write {less}.")
     return found
+
+
+def _shape(text: str) -> re.Match[str] | None:
+    """Return the two numbers of a shape, neither of which is 0; None for another text."""
+    found = _SHAPE.fullmatch(text)
+    return found if found and all(map(float, found.groups())) else None

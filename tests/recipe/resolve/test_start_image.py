@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from picowatch.errors import ValueInvalid
+from picowatch.recipe.extend import margins_of
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import (
@@ -188,6 +190,13 @@ def test_what_is_drawn_around_a_picture(written: str, meant: str, size: tuple[in
 )
 def test_a_wrong_extension_says_what_is_possible(written: str, said: str) -> None:
     check_refused(f"{USUAL}extend: {written}\n", said, pictures=PHOTO)
+
+
+@pytest.mark.parametrize("stored", ["16:0", "0:9", "0.0:0", "margins"])
+def test_a_stored_extension_without_a_shape_adds_nothing(stored: str) -> None:
+    """Recipes have none, but a damaged text may: it is no error of arithmetic."""
+    with pytest.raises(ValueInvalid, match=f"{stored} adds nothing to 640x480"):
+        margins_of(stored, (640, 480))
 
 
 def test_a_folders_margins_and_mask_do_nothing_where_a_checkpoint_draws_none() -> None:
