@@ -125,12 +125,8 @@ class AxisReader:
         """Return an axis' label and values, and add mistakes. Raises ValueInvalid for its name."""
         name, detail = _field(key), key.partition(":")[2].strip()
         if name is None:
-            able = fields.FIRST_NAME_OF.keys() - fields.NO_SWEEP
-            meant = did_you_mean(key.partition(":")[0].strip(), able)
-            if key and "prompt" in self.layer and key in self.layer["prompt"].text:  # A1111's S/R
-                meant = f'For a piece of the prompt write "prompt: {shown(key)}".'
-            what = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
-            raise ValueInvalid(what.rstrip())
+            what = f"sweep cannot vary '{shown(key)}': there is no such field."
+            raise ValueInvalid(f"{what} {_meant(key, written, self.layer)}".rstrip())
         if name in fields.NO_SWEEP:
             raise ValueInvalid(f"sweep cannot vary {name}. {fields.NO_SWEEP[name]}")
         if name in fields.PARTS:
@@ -203,3 +199,14 @@ class AxisReader:
         if numbers is not None:
             return [replace(written, value=f"{number}", raw=f"{number}") for number in numbers]
         return [replace(part, key=written.key) for part in written.parts]
+
+
+def _meant(key: str, values: SourceValue, layer: Layer) -> str:
+    """Say which field a name may mean, or which piece of the prompt, as in A1111's Prompt S/R."""
+    name, _, detail = (part.strip() for part in key.partition(":"))
+    prompt = layer["prompt"].text if "prompt" in layer else ""
+    first = values.parts[0].text if values.parts and "prompt" in name.casefold() else ""
+    for piece in filter(None, (detail, key, first)):
+        if piece in prompt:
+            return f'For a piece of the prompt write "prompt: {shown(piece)}".'
+    return did_you_mean(name, fields.FIRST_NAME_OF.keys() - fields.NO_SWEEP)

@@ -103,6 +103,8 @@ def test_parts_of_mappings_can_be_swept() -> None:
         ("cfg_scale: 1..30 step 0.001", "the 'cfg_scale' sweep has 29,001 values; one save may …"),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
         ("red hat: [blue hat]", '…no such field. For a piece of the … write "prompt: red hat".'),
+        ("Prompt S/R: [red, blue]", '…no such field. For a piece of … write "prompt: red".'),
+        ("'S/R: red': [red, blue]", '…no such field. For a piece of … write "prompt: red".'),
         ("from: [a.png]", "sweep cannot vary from. Write a recipe for each picture: several …"),
         ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
         ("seed: [1, 2]", "sweep cannot vary seed. For several … outside the sweep: seed: 1..8."),
