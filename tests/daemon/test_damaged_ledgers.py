@@ -405,6 +405,21 @@ def test_a_recipe_whose_time_is_damaged_heals_at_the_next_start(house: House) ->
     assert len(kept(house)) == 1
 
 
+def test_a_damaged_time_of_the_last_accepted_save_heals_when_it_is_compared(house: House) -> None:
+    """A refused recipe has it, for the case that the accepted bytes come back."""
+    house.save("a.txt", "a star\n")
+    assert house.once()
+    house.save("a.txt", "a star --steps many\n")
+    assert not house.once()
+    with closing(sqlite3.connect(house.ledger)) as sql, sql:
+        sql.execute("UPDATE recipes SET accepted = replace(accepted, ' ', ' x')")
+    house.engine.batches.clear()
+    house.save("a.txt", "a star\n")
+    assert house.run_once() == 0
+    assert house.started() == []
+    assert len(kept(house)) == 1
+
+
 @pytest.mark.parametrize("damage", ["no database", "empty"])
 def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, damage: str) -> None:
     """picowatch moves it aside, starts with a new one and renders the rest with the same seeds."""
