@@ -119,6 +119,19 @@ def test_folders_with_other_checkpoints_take_longer_turns(desk: Desk) -> None:
     assert {*started[:16]} == {"0", "1", "2"}, "nobody waits for long"
 
 
+def test_folders_take_turns_however_many_wait(desk: Desk) -> None:
+    desk.save("0/a.txt", entry("0", 1), entry("0 again", 1))
+    for number in range(1, 501):
+        desk.save(f"{number}/a.txt", entry(f"{number}", 1))
+    turns = Turns()
+    taken = [
+        image.request.prompt
+        for _ in range(3)
+        for image in queue.claim(desk.ledger, desk.names, lambda _: 1, turns=turns)
+    ]
+    assert taken == ["0", "1", "2"]
+
+
 def test_looks_cost_the_same_however_much_is_done(desk: Desk) -> None:
     """After a save each minute for a year, all frequent queries use an index."""
     costs: list[int] = []
