@@ -1,11 +1,14 @@
 """Prompts in chunks, weights, editing, embeddings: A1111's arithmetic."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
+from transformers import BatchFeature
+from transformers.modeling_outputs import BaseModelOutput
 
 from picowatch.catalog import Catalog
 from picowatch.engine.model.cache import Cache
@@ -146,3 +149,23 @@ def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None
     ((found, *_),) = guiding(prompts, request("a dog", embeddings=uses("dog")))
     ((meant, *_),) = guiding(prompts, request("a corgi"))
     assert torch.equal(found.positive.states, meant.positive.states)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda states: (states, None),
+        lambda states: {"prompt_embeds": [states]},
+        lambda states: [BatchFeature({"embeds": states})],
+        lambda states: BaseModelOutput(last_hidden_state=states),
+    ],
+)
+def test_texts_take_so_much_memory_in_whatever_form_they_come(
+    form: Callable[[torch.Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were used last stay: the last but one here, and then the last."""
+    monkeypatch.setattr("picowatch.engine.model.cache.TEXT_BYTES", 2 * 4 * 8)
+    kept = Cache(lambda: (0, 0), Mock())
+    for number in (1, 2, 3, 2, 4):
+        kept.encoded(("text", number), lambda: form(torch.ones(8)))
+    assert [number for number in range(1, 5) if kept.get(("text", number))] == [2, 4]

@@ -2,7 +2,7 @@
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.engine.model.memory import WORKING_BYTES
-from picowatch.engine.private import pytree
 
 Key = tuple[Hashable, ...]  # begins with a word for the kind of its value
 
@@ -52,7 +51,7 @@ class Cache:
         value = self.get(key)
         if value is None:
             value = encode()
-            tensors = [leaf for leaf in pytree.tree_leaves(value) if torch.is_tensor(leaf)]
+            tensors = [*_tensors_in(value)]
             main = sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cpu")
             self.put(key, value, sum(tensor.nbytes for tensor in tensors) - main, main)
             room = TEXT_BYTES
@@ -112,3 +111,15 @@ class Cache:
         """Return the memory of what was forgotten to the device."""
         gc.collect()  # modules refer to each other
         self._give_back()
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in tuples, lists and mappings.
+
+    torch's own walk takes subclasses that it does not know, as BatchFeature, for values.
+    """
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors_in(part)
