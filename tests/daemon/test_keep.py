@@ -212,6 +212,22 @@ def test_a_picture_without_hard_links_is_copied_and_deleted(
     assert [(house.outbox / file).read_bytes() for file in house.pictures()] == before
 
 
+def test_a_move_that_was_interrupted_reads_no_picture(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred large photos, which are linked at once, that takes longer than systemd waits."""
+    rendered(house)
+    (house.outbox / "best").mkdir()
+    for file in FILES:
+        (house.outbox / "best" / Path(file).name).hardlink_to(house.outbox / file)
+    read: list[object] = []
+    place = "picowatch.daemon.picture_commands:sha256_of"
+    wrap(place, preceded_by(read.append), monkeypatch.setattr)
+    assert house.answer("keep", "best", *FILES).text == "3 pictures moved to best."
+    assert house.pictures() == [file.replace("a/", "best/") for file in FILES]
+    assert not read
+
+
 def test_names_come_from_a_list(house: House) -> None:
     """One a line, any as a JSON string; also recipes to retry."""
     rendered(house)
