@@ -64,8 +64,8 @@ def normalised(
     if "size" in result:
         _split_size(result, reporter)
     said = result.get("schedule_type")
-    meant = samplers.meaning_of_scheduler(said.text) if said else ""
-    if said and said.origin is Origin.FOREIGN and meant == "sampler":
+    theirs = said.text if said and said.origin is Origin.FOREIGN else ""
+    if theirs and samplers.meaning_of_scheduler(theirs) == "sampler":
         result.setdefault("sampler", result.pop("schedule_type"))
     for field, form in _FORMS.items():
         if field not in result:

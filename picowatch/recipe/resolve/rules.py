@@ -171,7 +171,10 @@ def _mistakes_in_control(recipe: Recipe, index: int) -> Iterator[tuple[str, str]
 
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
-    """Check the sampler: only some work for flow models, only some can begin with pure noise."""
+    """Check the sampler and its schedule type.
+
+    Only some samplers work for flow models, and only some can begin with pure noise.
+    """
     checkpoint, kind, simple = recipe.checkpoint_used, recipe.schedule_type, samplers.SIMPLE
     able, why = checkpoint.rules.samplers, f"{checkpoint.family} has samplers of its own"
     if not checkpoint.rules.flow:
