@@ -125,8 +125,8 @@ class SaveWriter:
     picture_exists: Callable[[str], bool]
     before: Mapping[Key, Row]  # the entries of the save before
     requested: Mapping[Key, RequestedEntry]
-    # In a new ledger, seeds are taken from the pictures there are. True: all of the save was
-    # rendered, whatever it requests now.
+    # None for a new save. Otherwise the ledger is new, and seeds are taken from the pictures there
+    # are. True: all of the save was rendered, whatever it requests now.
     restored: bool | None = None
     former: dict[int, Former] = field(default_factory=dict)  # requested no more, by their places
     result: Acceptance = field(default_factory=Acceptance)
