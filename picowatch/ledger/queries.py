@@ -163,17 +163,20 @@ def queued_recipes(ledger: Ledger, shares: Mapping[str, float]) -> list[Row]:
     them. The order within a file does not count. The index has everything; no image is read.
     """
     rows = ledger.select(
-        """SELECT recipe, batch_key, count(*), avg(pixels), max(id), priority, folder,
-               sum(count(*)) OVER (PARTITION BY priority, folder ORDER BY save
-                                   ROWS UNBOUNDED PRECEDING) - count(*) AS before
+        """SELECT recipe, batch_key, count(*) AS images, avg(pixels), max(id), priority, folder
            FROM images INDEXED BY images_alike
            WHERE state = 'queued' GROUP BY batch_key, folder, priority, save
            ORDER BY priority DESC, save"""
     )
-    # As `Turns` has it: the images of a folder that come first, by its share.
-    return sorted(
-        rows, key=lambda row: (-row["priority"], row["before"] / shares.get(row["folder"], 1.0))
-    )
+    # As `Turns` has it. Not by a window of the query, which would hold the lock longer.
+    starts: dict[tuple[int, str], float] = {}
+    order: list[tuple[int, float]] = []
+    for row in rows:
+        priority, folder = row["priority"], row["folder"]
+        start = starts.get((priority, folder), 0.0)
+        starts[priority, folder] = start + row["images"] / shares.get(folder, 1.0)
+        order.append((-priority, start))
+    return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
 
 
 def requests(ledger: Ledger, ids: Iterable[int]) -> dict[int, ImageRequest]:
