@@ -22,7 +22,7 @@ from picowatch.recipe.prompts.editing import edits_in
 from picowatch.recipe.recipe import Recipe, no_hash
 from picowatch.recipe.resolve.layers import is_about_drawing, only_details
 from picowatch.recipe.samplers import WASTED_ON_PURE_NOISE
-from picowatch.recipe.written import Entry, Layer, Origin, is_on
+from picowatch.recipe.written import Entry, Layer, Origin, SourceValue, is_on
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of texts searched for unknown words
@@ -89,21 +89,28 @@ def unlike_the_picture(
     layer: Layer, entry: Entry, checkpoint: Checkpoint, inventory: Inventory
 ) -> Iterator[str]:
     """Yield warnings about files that another picture was made with, and that are not these."""
-    written, begins = layer.get("checkpoint"), entry.checkpoint_hash.casefold()
-    theirs = written if written and written.origin is Origin.FOREIGN else None
+    written = layer.get("checkpoint")
+    if written and written.origin is Origin.FOREIGN:
+        yield from _another_checkpoint(entry.checkpoint_hash.casefold(), written, checkpoint)
+    if not checkpoint.rules.flow:
+        yield from _missing_embeddings(layer, entry.embeddings, inventory)
+
+
+def _another_checkpoint(begins: str, written: SourceValue, checkpoint: Checkpoint) -> Iterator[str]:
     # Shorter hashes are from A1111 before 2023, which hashed in another way.
-    if theirs and checkpoint.hash and len(begins) >= _HASH_DIGITS:
+    if checkpoint.hash and len(begins) >= _HASH_DIGITS:
         if not checkpoint.hash.startswith(begins):
             what = f"the checkpoint '{shown(checkpoint.name)}' is another file than the picture's"
             own, other = checkpoint.hash[:_HASH_DIGITS], shown(begins[:_HASH_DIGITS])
             yield f"{what}: its hash begins {own}, the picture's {other}."
-    elif theirs and checkpoint.name and not is_whole_name(theirs.text, checkpoint.name):
-        what = f"the picture's checkpoint '{shown(theirs.text)}' is taken for"
+    elif checkpoint.name and not is_whole_name(written.text, checkpoint.name):
+        what = f"the picture's checkpoint '{shown(written.text)}' is taken for"
         yield f"{what} '{shown(checkpoint.name)}', which may be another one."
-    if checkpoint.rules.flow:
-        return
-    entries = entry.embeddings.split(",")[:_MOST_EMBEDDINGS]
-    names = [named.partition(":")[0].strip() for named in entries]
+
+
+def _missing_embeddings(layer: Layer, embeddings: str, inventory: Inventory) -> Iterator[str]:
+    entries = embeddings.split(",")[:_MOST_EMBEDDINGS]
+    names = [entry.partition(":")[0].strip() for entry in entries]
     here = (*inventory.embeddings, *inventory.refused_as("embedding"))
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(name for name in names if name.rpartition("/")[2].casefold() not in {"", *words})
