@@ -89,12 +89,19 @@ class Hint:
         return found
 
 
-def residuals_of(hints: Sequence[Hint], share: float, *given: Any) -> Residuals | None:
+def residuals_of(
+    hints: Sequence[Hint],
+    share: float,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    states: torch.Tensor,
+    added: Added,
+) -> Residuals | None:
     """Return the sum for all hints that act at this share of the steps, None if none does."""
     total: Residuals | None = None
     for hint in hints:
         if hint.use.start <= share <= hint.use.end and hint.use.weight > 0:
-            found = hint.residuals(*given)
+            found = hint.residuals(latents, timestep, states, added)
             total = tuple(map(torch.add, total, found)) if total else found
     return total
 

@@ -199,30 +199,51 @@ def frame_for(size: Size, references: References) -> Frame:
     return Frame((sides[0], sides[1]), shown)
 
 
+class Edit(NamedTuple):
+    """The references of an image in their frame, its texts, and the encoded texts."""
+
+    frame: Frame
+    pictures: list[Image.Image]
+    texts: dict[str, str]
+    read: list[Any]
+
+
 class EditDenoising(FlowDenoising):
-    """Denoising with references: conditions are their frame, the pictures, and texts as read."""
+    """Denoising with references: an image's conditions are an `Edit`."""
 
     def encode(self, request: ImageRequest) -> Prompted:
-        """Implement `Denoising.encode`; no images share a call.
+        """Implement `Denoising.encode`; no images share a call."""
+        is_part, hashes = request.mask_padding is not None, [use.hash for use in request.references]
+        part = self.job.canvas_of(request, request.drawn_size) if is_part else None
+        frame, pictures, told = self._references(request, part and part.picture)
+        if part:
+            hashes[0] = sha256(pictures[0].tobytes()).hexdigest()
+        texts, read, seen = self._texts(request), [], tuple(hashes)
+        if self.loaded.row.kind != "general":
+            read = [self.loaded.texts.read_with(text, pictures, seen) for text in texts.values()]
+        edit = Edit(frame, pictures, texts, read)
+        return Prompted(object(), edit, warnings=self._warnings(texts) + told)
 
-        The part that is drawn replaces the first reference, where only a part is.
+    def _references(
+        self, request: ImageRequest, part: Image.Image | None
+    ) -> tuple[Frame, list[Image.Image], tuple[str, ...]]:
+        """Return an image's frame, its references as the family's pipeline takes them, warnings.
+
+        A `part` replaces the first reference. RenderFailed if a picture is missing or damaged.
         """
         references, size = self.loaded.variant.references, request.drawn_size
         assert references
-        part = self.job.canvas_of(request, size) if request.mask_padding is not None else None
         frame, folder = frame_for(size, references), self.job.start_images
         decode = decode_with_alpha if references.alpha else decode_picture
         pictures = [decoded(decode, folder, use.hash, use.image) for use in request.references]
         if part:
-            pictures[0] = part.picture if references.alpha else on_white(part.picture)
+            pictures[0] = part if references.alpha else on_white(part)
         if references.alpha:
             pictures = [picture.convert("RGBA") for picture in pictures]
         (wide, high), (width, height) = pictures[0].size, size
         in_place = abs(wide * height - high * width) <= max(wide, high, width, height)  # rounded
-        texts = self._texts(request)
-        warnings = self._warnings(texts)
         if not references.stretched:
-            warnings += tuple(
+            small = tuple(
                 f"The reference '{use.image}' has only {its.width}x{its.height} pixels, and is "
                 "enlarged."
                 for use, its in zip(request.references, pictures, strict=True)
@@ -230,25 +251,20 @@ class EditDenoising(FlowDenoising):
             )
             frames = [frame if in_place else frame_for(pictures[0].size, references)]
             frames += [frame_for(other.size, references) for other in pictures[1:]]
-            pictures = [own.hold(picture) for own, picture in zip(frames, pictures, strict=True)]
-        elif in_place:  # the pipeline scales each in its own proportions
+            held = [own.hold(picture) for own, picture in zip(frames, pictures, strict=True)]
+            return frame, held, small
+        if in_place:  # the pipeline scales each in its own proportions
             pictures[0] = fit(pictures[0], size, "stretch")
         elif references.alone:
             pictures[0] = fit(pictures[0], size, "fit")
             named = request.references[0].image
             says = f"The reference '{named}' has other proportions, and its edges are repeated."
-            warnings += (says,)
-        hashes = [use.hash for use in request.references]
-        if part:
-            hashes[0] = sha256(pictures[0].tobytes()).hexdigest()
-        read, seen = [], tuple(hashes)
-        if self.loaded.row.kind != "general":
-            read = [self.loaded.texts.read_with(text, pictures, seen) for text in texts.values()]
-        return Prompted(object(), (frame, pictures, texts, read), warnings=warnings)
+            return frame, pictures, (says,)
+        return frame, pictures, ()
 
     def run(self, group: Group, sampling: Sampling, before: list[Image.Image]) -> list[Image.Image]:
         self.loaded.bring_denoiser()
-        ((frame, pictures, texts, read),) = group.conditions
+        ((frame, pictures, texts, read),) = group.conditions  # an `Edit`
         rules, (width, height) = self.loaded.variant.references, frame.size
         many = rules and rules.most > 1
         call = families.pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__

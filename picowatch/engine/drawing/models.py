@@ -196,8 +196,15 @@ class Networks:
         self._verified, self._target, self._kept = verified, target, kept
         self._host = replace(target, device=torch.device("cpu"), flow_dtype=torch.float32)
         self.bytes_of = cache(self._bytes_of)
-        # Whether finders are read to the device, beside a checkpoint, or to main memory.
-        self.finders_beside = True
+        self.finders_beside = True  # on the device, beside a checkpoint; otherwise in main memory
+
+    def place_finders(self, beside: bool) -> None:
+        """Keep finders on the device from now on, or in main memory."""
+        if beside != self.finders_beside:
+            for key in self._kept.keys("segmentation"):
+                self._kept.drop(key)
+            self._kept.give_back()
+        self.finders_beside = beside
 
     def use(self, kind: Kind, name: str, sha256: str, compute: Callable[[Any, int], T]) -> T:
         """Return what `compute` gives with a network, and how often it is to halve its sides.

@@ -40,6 +40,8 @@ from picowatch.recipe.request import ImageRequest
 
 
 class _Batch(Work):
+    """A batch with what its passes give to later ones."""
+
     drawing: Drawing | None = None  # what the sampler gave before it is decoded
     details: tuple[Details, ...] = ()  # what each entry of `detail` found so far
 
@@ -126,8 +128,7 @@ class Renderer:
         if size and first.draws:
             sizes, images = self._checkpoints.sizes(first), len(work.requests)
             rung = next(self._ladder.rungs(first, sizes, images))
-            has_room = self._ladder.leaves_room(rung, first, sizes, images, size)
-            self._networks.finders_beside = has_room
+            self._networks.place_finders(self._ladder.leaves_room(rung, first, sizes, images, size))
 
     def _find(self, work: _Batch) -> None:
         """Find masks before the pictures are drawn, details afterwards."""

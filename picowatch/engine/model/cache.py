@@ -55,7 +55,7 @@ class Cache:
             main = sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cpu")
             self.put(key, value, sum(tensor.nbytes for tensor in tensors) - main, main)
             room = TEXT_BYTES
-            for text in [each for each in reversed(self._entries) if each[0] == "text"]:
+            for text in reversed(self.keys("text")):
                 room -= sum(self._entries[text][1:])
                 if room < 0:
                     del self._entries[text]
@@ -65,6 +65,10 @@ class Cache:
         """Forget a value and return it, None if there is none."""
         entry = self._entries.pop(key, None)
         return entry and entry.value
+
+    def keys(self, kind: str) -> list[Key]:
+        """Return the keys that begin with this word, the last used last."""
+        return [key for key in self._entries if key[0] == kind]
 
     def values(self, kind: str) -> list[Any]:
         """Return the values whose keys begin with this word, the last used last."""
