@@ -138,6 +138,7 @@ REFUSED = [
         (f"file_name: '{{number}}{{seed:{inner}}}'", f"it cannot be used: ':{inner}' names a")
         for inner in ("{prompt}", "{width}", "0{steps}", "{}", "{number!r}")
     ),
+    ("file_name: '{number:4000000000}'", "it cannot be used: ':4000000000' is too wide"),
     ("file_name: '{seed}'", "it needs {number}"),
     ("file_name: '{number}.png'", "leave out its ending: the format gives one"),
     ("settings:\n  device: cpu", "'settings'. Write the lines below it alone, not indented."),

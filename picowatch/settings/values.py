@@ -137,6 +137,8 @@ def file_name_value(template: str) -> str:
                 raise ValueError(f"there is no {{{name}}}. The placeholders are {known}")
             if "{" in (how or ""):
                 raise ValueError(f"':{how}' names a placeholder; write a format like {{number:04}}")
+            if re.search(r"\d{4}", how or ""):
+                raise ValueError(f"':{how}' is too wide; the limit is 999")
         first, second = (template.format_map({**_SAMPLE, "number": number}) for number in (1, 2))
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise ValueError(f"it cannot be used: {error}") from error
