@@ -203,7 +203,7 @@ _UNLIKELY = {
         ". To draw one of them at random, write {{a|b}}; for a picture of each, write a sweep."
     ),
     r"(?<!\S)--([A-Za-z][\w-]*)(?=[ =]|\Z)": (
-        ": flags are for the lines of .txt files. Write {1} as a field of its own."
+        ": flags are for the lines of .txt recipes. Write {1} as a field of its own."
     ),
 }
 _BRACKETS = re.compile(r"\\.|[()\[\]]", re.DOTALL)
